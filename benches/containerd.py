@@ -234,7 +234,9 @@ def measure(folder, options):
         writes = {
             "write here: imgmv": lambda: written([imgmv, "copy", source, f"containerd:{REF}", "-q", "--namespace", "NAMESPACE"]),
             "write here: ctr content ingest": lambda: written([*ctr, "--namespace", "NAMESPACE", "content", "ingest", "one"], blob),
-            "write by ssh: imgmv": lambda: written([imgmv, "copy", source, f"ssh://node/{REF}", *client, "--namespace", "NAMESPACE", "--dst-address", str(address)]),
+            "write by ssh: imgmv": lambda: written([imgmv, "copy", source, f"ssh://node/{REF}", *client, "--namespace", "NAMESPACE"]),
+            "write by ssh: imgmv by commands": lambda: written([imgmv, "copy", source, f"ssh://node/{REF}", *client, "--namespace", "NAMESPACE", "--engine", "ctr"]),
+            "write by ssh: imgmv builtin": lambda: written([imgmv, "copy", source, f"ssh://node/{REF}", "--ssh", "builtin", "-q", "--namespace", "NAMESPACE"]),
             "write by ssh: ctr content ingest": lambda: written([*on_host, "--namespace", "NAMESPACE", "content", "ingest", "one"], blob),
         }
         print(f"{options.mib} MiB, medians of {options.rounds}: seconds, MB/s, CPU seconds, MiB of memory")

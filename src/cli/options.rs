@@ -294,7 +294,7 @@ pub struct LoadOptions {
     #[arg(long, value_name = "ENGINE", env = "IMGMV_ENGINE")]
     pub engine: Option<EngineName>,
     /// Socket of containerd, here or on the remote host [default: CONTAINERD_ADDRESS, else containerd's usual socket; if it
-    /// cannot be opened, or uncompressed layers go to a remote host, nerdctl or ctr loads the images]
+    /// cannot be opened, or layers that shrink go to a remote host, nerdctl or ctr loads the images]
     #[arg(long, value_name = "SOCKET", env = "IMGMV_DST_ADDRESS")]
     pub dst_address: Option<String>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]

@@ -1,8 +1,11 @@
 //! Files that several processes share: directories without links, directories whose links stay inside, file locks,
-//! checkpoints of partial files; and how messages quote their untrusted texts.
+//! checkpoints of partial files and of hashes, small files of the user's cache; and how messages quote their untrusted
+//! texts.
 
+pub(crate) mod cache_file;
 pub(crate) mod checkpoints;
 pub(crate) mod directory;
+pub(crate) mod hash_checkpoints;
 pub(crate) mod lock;
 pub(crate) mod rooted;
 mod shortened;

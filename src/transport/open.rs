@@ -73,5 +73,5 @@ fn stored_credentials() -> AccessTo<'static> {
 
 fn context(watch: Arc<dyn Watch>, cancel: &Cancel) -> Context {
     let timeout = Access::default().timeout;
-    Context { watch, cancel: cancel.clone(), ssh: "ssh".to_owned(), timeout, limit: None }
+    Context { watch, cancel: cancel.clone(), ssh: "ssh".to_owned(), timeout, cache_dir: None, limit: None }
 }

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::cancel::Cancel;
 use crate::progress::Watch;
 use crate::rate_limit::Limit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub(crate) struct Context {
     pub ssh: String,
     /// `--timeout`: the longest time without progress.
     pub timeout: Duration,
+    /// imgmv's directory in the user's cache, for what a later run resumes with.
+    pub cache_dir: Option<PathBuf>,
     /// `--limit-rate`, for connections to hosts. [`Access`] has it for registries.
     pub limit: Option<Arc<Limit>>,
 }

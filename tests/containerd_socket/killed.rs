@@ -2,10 +2,12 @@
 
 use crate::daemon::{Containerd, NAMESPACE};
 use crate::line::Line;
+use crate::serve::Server;
 use crate::support::docker_dir::tar_of;
 use crate::support::noise::noise;
 use crate::support::odd_layers::archive;
 use crate::support::program::command;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -25,10 +27,10 @@ fn image(dir: &Path, seed: u64) -> PathBuf {
     archive(dir, NAME, &[layer])
 }
 
-/// Starts the copy of `file` through `socket`.
-fn start(file: &Path, socket: &Path) -> Child {
+/// Starts the copy of `source` through `socket`.
+fn start(source: impl AsRef<OsStr>, socket: &Path) -> Child {
     let mut copy = command(env!("CARGO_BIN_EXE_imgmv"));
-    copy.arg("copy").arg(file).arg(format!("containerd:{NAME}"));
+    copy.arg("copy").arg(source).arg(format!("containerd:{NAME}"));
     copy.arg("--dst-address").arg(socket).args(["--namespace", NAMESPACE]);
     copy.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -55,29 +57,34 @@ fn kills() -> u64 {
     std::env::var("IMGMV_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
+/// Starts the copy of `source` and kills it when `at` bytes went through `socket`; the bytes that did.
+fn killed_at(at: u64, source: impl AsRef<OsStr>, socket: &Path, containerd: &Containerd) -> u64 {
+    let copy: Arc<Mutex<Option<Child>>> = Arc::default();
+    let killed = copy.clone();
+    let line = Line::new(socket, containerd.socket().as_ref(), at, move || {
+        // The copy's first bytes may pass before it is stored here.
+        loop {
+            if let Some(copy) = &mut *killed.lock().unwrap() {
+                return copy.kill().unwrap();
+            }
+        }
+    });
+    *copy.lock().unwrap() = Some(start(source, socket));
+    while line.killed_nothing_yet() {
+        std::thread::yield_now();
+    }
+    let ended = finished(copy.lock().unwrap().take().unwrap());
+    assert!(!ended.status.success());
+    line.up()
+}
+
 #[test]
 fn a_killed_copy_is_resumed_at_the_byte() {
     for containerd in Containerd::each() {
         let dir = TempDir::new().unwrap();
         for (seed, at) in seeded(kills()).into_iter().enumerate() {
             let (file, socket) = (image(dir.path(), seed as u64), dir.path().join("line"));
-            let copy: Arc<Mutex<Option<Child>>> = Arc::default();
-            let killed = copy.clone();
-            let line = Line::new(&socket, containerd.socket().as_ref(), at, move || {
-                // The copy's first bytes may pass before it is stored here.
-                loop {
-                    if let Some(copy) = &mut *killed.lock().unwrap() {
-                        return copy.kill().unwrap();
-                    }
-                }
-            });
-            *copy.lock().unwrap() = Some(start(&file, &socket));
-            while line.killed_nothing_yet() {
-                std::thread::yield_now();
-            }
-            let ended = finished(copy.lock().unwrap().take().unwrap());
-            assert!(!ended.status.success());
-            let sent = line.up();
+            let sent = killed_at(at, &file, &socket, &containerd);
             let line = Line::new(&socket, containerd.socket().as_ref(), u64::MAX, || {});
             let ended = finished(start(&file, &socket));
             assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
@@ -88,6 +95,28 @@ fn a_killed_copy_is_resumed_at_the_byte() {
             std::fs::remove_file(file).unwrap();
         }
     }
+}
+
+/// The hash's state was saved, so that the bytes that containerd has are not downloaded again.
+#[test]
+fn a_killed_copy_from_a_registry_downloads_only_the_rest() {
+    let Some(containerd) = Containerd::each().next() else { return };
+    let dir = TempDir::new().unwrap();
+    let file = image(dir.path(), 2000);
+    let mut serve = command(env!("CARGO_BIN_EXE_imgmv"));
+    let server = Server::spawn(serve.arg("serve").arg(file).args(["--listen", "127.0.0.1:0"]));
+    let source = format!("docker://{}/t/big:1", server.host);
+    let socket = dir.path().join("line");
+    let sent = killed_at(20 * MB, &source, &socket, &containerd);
+    let line = Line::new(&socket, containerd.socket().as_ref(), u64::MAX, || {});
+    let ended = finished(start(&source, &socket));
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains("resuming at byte"), "{said}");
+    let stdout = String::from_utf8_lossy(&ended.stdout);
+    assert!(said.contains("resumed") || stdout.contains("resumed"), "{said} {stdout}");
+    assert!(sent + line.up() <= LAYER_BYTES + TWICE_BYTES + OVERHEAD_BYTES);
+    check(&containerd);
 }
 
 #[test]
@@ -124,7 +153,9 @@ fn a_killed_containerd_may_refuse_connections_meanwhile() {
         let file = image(dir.path(), 7);
         let ingests = PathBuf::from(containerd.at("data")).join("io.containerd.content.v1.content/ingest");
         let mut copy = start(&file, containerd.socket().as_ref());
-        while std::fs::read_dir(&ingests).is_ok_and(|ingests| ingests.count() == 0) && copy.try_wait().unwrap().is_none() {
+        while std::fs::read_dir(&ingests).is_ok_and(|ingests| ingests.count() == 0)
+            && copy.try_wait().unwrap().is_none()
+        {
             std::thread::yield_now();
         }
         containerd.kill();

@@ -23,13 +23,13 @@ const NAME: &str = "docker.io/t/hello:1";
 const HELLO: &str = "sha256:602b22ac0877e98491067019bf894774c63bd3f2b4be96809c3c1e9a29cca06c";
 
 /// `imgmv serve` on a port of its own.
-struct Server {
-    host: String,
+pub struct Server {
+    pub host: String,
     child: Child,
 }
 
 impl Server {
-    fn spawn(program: &mut Command) -> Server {
+    pub fn spawn(program: &mut Command) -> Server {
         let mut child = program.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

@@ -122,6 +122,7 @@ impl NetworkOptions {
             cancel: run.cancel.clone(),
             ssh: self.hosts.ssh.clone().unwrap_or_default(),
             timeout: Duration::from_secs(self.common.timeout),
+            cache_dir: copy_options::cache_dir(),
             limit: shared(self.common.limit_rate, run),
         }
     }

@@ -4,6 +4,7 @@ use crate::cli::context::CliRun;
 use crate::cli::open::copy_options::cache_dir;
 use crate::error::counted;
 use crate::progress::Watch;
+use crate::transport::containerd::socket::hash_states;
 use crate::transport::registry::push::{body_limit, resume_cache};
 use crate::transport::{archive, layout};
 use crate::{Error, Result};
@@ -64,6 +65,9 @@ fn list(run: &CliRun) -> Result<()> {
         let hours = upload.age.as_secs() / HOUR_SECONDS;
         run.answer.line(&format!("upload {} {}/{} {hours} h", upload.digest, upload.host, upload.repository))?;
     }
+    for (digest, age) in hash_states::list(&cache) {
+        run.answer.line(&format!("upload {digest} containerd {} h", age.as_secs() / HOUR_SECONDS))?;
+    }
     for limit in body_limit::list(&cache) {
         let hours = limit.age.as_secs() / HOUR_SECONDS;
         if let Some(most) = limit.max_body {
@@ -84,7 +88,7 @@ impl Prune {
     fn run(self, run: &CliRun) -> Result<()> {
         let older = Duration::from_secs(self.older_than.saturating_mul(DAY_SECONDS));
         if let Some(cache) = cache_dir() {
-            let uploads = resume_cache::prune(&cache, older);
+            let uploads = resume_cache::prune(&cache, older) + hash_states::prune(&cache, older);
             let limits = body_limit::prune(&cache, older);
             let layer_cache = cache.join(LAYER_CACHE_FILE);
             let age = fs::metadata(&layer_cache).ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());

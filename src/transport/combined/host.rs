@@ -89,7 +89,8 @@ impl Address for HostAddress {
         }
         let by_socket = |address: Option<&str>, namespace: Option<&str>| {
             let connection = forwarded(&host, address, context)?;
-            SocketSink::open(connection, namespace, options.verify, context.watch.clone())
+            let sink = SocketSink::open(connection, namespace, options.verify, context.watch.clone())?;
+            Ok::<_, Error>(sink.with_cache(context.cache_dir.clone()))
         };
         if options.address.is_some() {
             return Ok(Box::new(by_socket(options.address, options.namespace)?));

@@ -67,7 +67,7 @@ pub(crate) fn sink(options: &WriteOptions<'_>, context: &Context) -> Result<Box<
     let namespace = options.namespace.map(str::to_owned).or_else(|| environment("CONTAINERD_NAMESPACE"));
     let connection = connect(address.as_deref().unwrap_or(DEFAULT_SOCKET), context)?;
     let sink = SocketSink::open(connection, namespace.as_deref(), options.verify, context.watch.clone())?;
-    Ok(Box::new(sink))
+    Ok(Box::new(sink.with_cache(context.cache_dir.clone())))
 }
 
 /// Where containerd's images are read.

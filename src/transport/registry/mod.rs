@@ -38,7 +38,7 @@
 //! as refused, unless the registry accepted that size before.
 //!
 //! The user's cache stores unfinished uploads for a day (`resume_cache.rs`, mode 0600). Bytes that the registry has are
-//! read and hashed again. If the source is a registry too, the hash's state is saved instead (`hash_checkpoints.rs`).
+//! read and hashed again. If the source is a registry too, the hash's state is saved instead (`disk/hash_checkpoints.rs`).
 //! docker-registry 2.8 forgets an upload that is interrupted within a request, since its data and its signed offset
 //! disagree.
 

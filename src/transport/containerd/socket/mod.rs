@@ -20,6 +20,7 @@ mod call;
 mod connection;
 mod endpoint;
 mod frames;
+pub(crate) mod hash_states;
 mod host;
 mod images;
 mod incoming;

@@ -42,7 +42,9 @@ fn sizes(connection: &Arc<Connection>, scope: &Scope, asked: &[Descriptor]) -> R
         let Some(message) = call.receive_bytes()? else { return Ok(found) };
         listing::entries(message, "blobs", |info: ContentInfo| {
             let digest = info.digest.parse::<Digest>().ok();
-            if let (Some(known), Ok(size)) = (digest.and_then(|digest| found.get_mut(&digest)), u64::try_from(info.size)) {
+            if let (Some(known), Ok(size)) =
+                (digest.and_then(|digest| found.get_mut(&digest)), u64::try_from(info.size))
+            {
                 *known = size;
             }
         })?;

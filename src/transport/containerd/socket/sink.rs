@@ -2,6 +2,7 @@
 
 use super::call::Scope;
 use super::connection::Connection;
+use super::hash_states::HashStates;
 use super::host::HostInfo;
 use super::images::Images;
 use super::ingest::{Ingest, IngestTarget, Opened, PART_BYTES};
@@ -9,13 +10,14 @@ use super::messages::ContentRequest;
 use super::read::{Attempts, BlobReader, hash, size};
 use super::status::{Failure, code};
 use super::writer::SocketWriter;
-use super::{call, labels, lease, proof};
+use super::{call, hash_states, labels, lease, proof};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,6 +37,8 @@ pub struct SocketSink {
     unnamed: AtomicU64,
     /// Whether blobs that exist are hashed.
     verify: bool,
+    /// imgmv's directory in the user's cache, for the hashes of unfinished blobs.
+    cache: Option<PathBuf>,
     watch: Arc<dyn Watch>,
 }
 
@@ -53,7 +57,13 @@ impl SocketSink {
         let host = HostInfo::query(&connection, namespace)?;
         let (lease, incomplete) = (Mutex::default(), Mutex::default());
         let (images, unnamed) = (Images::default(), AtomicU64::new(0));
-        Ok(SocketSink { connection, host, lease, images, incomplete, unnamed, verify, watch })
+        Ok(SocketSink { connection, host, lease, images, incomplete, unnamed, verify, cache: None, watch })
+    }
+
+    /// Saves the hashes of unfinished blobs from registries in `cache`.
+    pub fn with_cache(mut self, cache: Option<PathBuf>) -> SocketSink {
+        self.cache = cache;
+        self
     }
 
     fn error(&self, failure: Failure, action: &str) -> Error {
@@ -221,7 +231,7 @@ impl Sink for SocketSink {
         Ok(Missing::new(missing))
     }
 
-    fn begin<'a>(&'a self, claim: &Claim, _from: Option<&Origin>) -> Result<Begin<'a>> {
+    fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
         let scope = self.leased()?;
         let reference = match &claim.digest {
             Some(digest) => format!("imgmv-{digest}"),
@@ -234,8 +244,9 @@ impl Sink for SocketSink {
         Ok(match self.open_blob(&scope, &mut target)? {
             None => Begin::Held,
             Some(ingest) => {
+                let states = from.and_then(|_| HashStates::for_blob(self.cache.as_deref(), claim));
                 let (connection, watch) = (self.connection.clone(), self.watch.clone());
-                Begin::Write(Box::new(SocketWriter::new(connection, scope, target, ingest, watch)))
+                Begin::Write(Box::new(SocketWriter::new(connection, scope, target, ingest, watch).with_states(states)))
             }
         })
     }
@@ -280,6 +291,9 @@ impl Sink for SocketSink {
         if let Some(id) = lease {
             let deleted = lease::delete(&self.connection, &self.plain(), &id);
             deleted.map_err(|failure| self.error(failure, "deleting the lease of the copy"))?;
+        }
+        if let Some(cache) = &self.cache {
+            hash_states::prune(cache, hash_states::MAX_AGE);
         }
         Ok(Finish::Done)
     }

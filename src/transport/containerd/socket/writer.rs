@@ -2,6 +2,7 @@
 
 use super::call::Scope;
 use super::connection::Connection;
+use super::hash_states::HashStates;
 use super::ingest::{Ingest, IngestTarget, Opened, PART_BYTES, abort};
 use super::read::Attempts;
 use super::status::{Failure, code};
@@ -14,7 +15,8 @@ use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Writes one blob. Bytes that containerd has from an earlier run are read and hashed again, and not sent.
+/// Writes one blob. Bytes that containerd has from an earlier run are not sent. They are hashed again, unless their
+/// hash's state was saved.
 pub(super) struct SocketWriter {
     connection: Arc<Connection>,
     scope: Scope,
@@ -27,6 +29,8 @@ pub(super) struct SocketWriter {
     position: u64,
     /// The last of these bytes, which were not sent yet.
     part: BytesMut,
+    /// For a blob from a registry.
+    states: Option<HashStates>,
     /// The failure of the last `write` or `commit`.
     failure: Option<Failure>,
     attempts: Attempts,
@@ -45,8 +49,28 @@ impl SocketWriter {
         watch: Arc<dyn Watch>,
     ) -> SocketWriter {
         let (ingest, reached) = (Some(ingest), 0);
-        let (is_held, position, part, failure, attempts) = (false, 0, BytesMut::new(), None, Attempts::default());
-        SocketWriter { connection, scope, target, ingest, is_held, position, part, failure, attempts, reached, watch }
+        let (is_held, position, part, attempts) = (false, 0, BytesMut::new(), Attempts::default());
+        let (states, failure) = (None, None);
+        SocketWriter {
+            connection,
+            scope,
+            target,
+            ingest,
+            is_held,
+            position,
+            part,
+            states,
+            failure,
+            attempts,
+            reached,
+            watch,
+        }
+    }
+
+    /// Saves the states of the blob's hash, so that a later run does not read the sent bytes again.
+    pub fn with_states(mut self, states: Option<HashStates>) -> SocketWriter {
+        self.states = states;
+        self
     }
 
     fn label(&self) -> String {
@@ -129,7 +153,15 @@ impl SocketWriter {
 
 impl BlobWriter for SocketWriter {
     fn start(&mut self, fresh: Hasher) -> Result<(u64, Hasher)> {
-        Ok((0, fresh))
+        let offset = self.ingest.as_ref().map_or(0, |ingest| ingest.offset());
+        if offset > 0 {
+            let (name, label) = (self.connection.name(), self.label());
+            self.watch.say(&format!("{name}: {label}: resuming at byte {offset}"));
+        }
+        let Some(states) = &mut self.states else { return Ok((0, fresh)) };
+        let (from, hasher) = states.resume(offset);
+        self.position = from;
+        Ok((from, hasher))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -143,6 +175,9 @@ impl BlobWriter for SocketWriter {
             None => self.position,
         };
         let known = usize::try_from(collected.saturating_sub(self.position)).unwrap_or(usize::MAX).min(bytes.len());
+        if let Some(states) = &mut self.states {
+            states.update(self.position, bytes);
+        }
         self.position = end;
         if self.is_held {
             return Ok(());
@@ -198,6 +233,10 @@ impl BlobWriter for SocketWriter {
 
 impl Drop for SocketWriter {
     fn drop(&mut self) {
+        // The blob is stored, or its bytes were wrong.
+        if let Some(states) = self.states.take_if(|_| self.target.size == Some(self.position)) {
+            states.forget();
+        }
         // Nothing can resume a blob whose digest is not known.
         if self.target.digest.is_none()
             && let Some(ingest) = self.ingest.take()

@@ -2,7 +2,7 @@
 //! 100 MB), and whether the registry accepts chunks. Learned from refusals, shared by all uploads of a run, and stored
 //! in the user's cache.
 
-use super::cache_file;
+use crate::disk::cache_file;
 use crate::image::Digest;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,6 @@
 
 pub mod body_limit;
 pub(super) mod body_pipe;
-pub(super) mod cache_file;
-pub(super) mod hash_checkpoints;
 pub(super) mod monolithic;
 pub mod resume_cache;
 pub(super) mod session;

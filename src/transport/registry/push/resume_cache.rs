@@ -1,10 +1,10 @@
 //! Unfinished uploads in the user's cache, so that a later run resumes at the registry's offset. A session's URL
 //! grants write access: the file is private to its owner, valid for one host, and expires.
 
-use super::cache_file;
-use super::hash_checkpoints;
-use super::hash_checkpoints::HashCheckpoint;
 use super::target::Target;
+use crate::disk::cache_file;
+use crate::disk::hash_checkpoints;
+use crate::disk::hash_checkpoints::HashCheckpoint;
 use crate::error::Error;
 use crate::image::Digest;
 use std::fs;

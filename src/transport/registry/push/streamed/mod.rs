@@ -9,10 +9,10 @@ mod lengths;
 mod recovery;
 
 use super::body_pipe::{BodyPipe, Ended};
-use super::hash_checkpoints::HashCheckpoints;
 use super::resume_cache::ResumableUpload;
 use super::session::{Session, SessionStatus};
 use super::target::{MAX_MONOLITHIC_BYTES, Target};
+use crate::disk::hash_checkpoints::HashCheckpoints;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Hasher};
 use crate::transfer::BlobWriter;

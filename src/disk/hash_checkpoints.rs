@@ -1,5 +1,5 @@
 //! Saved states of a blob's hash, for a source that is remote too: a later run resumes without reading the sent bytes
-//! again. Stored in the user's cache with the upload's URL.
+//! again. They are stored in the user's cache.
 
 use crate::image::{Algorithm, Hasher};
 
