@@ -153,13 +153,12 @@ fn a_killed_containerd_may_refuse_connections_meanwhile() {
         let file = image(dir.path(), 7);
         let ingests = PathBuf::from(containerd.at("data")).join("io.containerd.content.v1.content/ingest");
         let mut copy = start(&file, containerd.socket().as_ref());
-        while std::fs::read_dir(&ingests).is_ok_and(|ingests| ingests.count() == 0)
-            && copy.try_wait().unwrap().is_none()
-        {
+        let is_written = || std::fs::read_dir(&ingests).is_ok_and(|ingests| ingests.count() > 0);
+        while !is_written() && copy.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
-        containerd.kill();
         assert!(copy.try_wait().unwrap().is_none(), "it ended before the kill");
+        containerd.kill();
         std::thread::sleep(std::time::Duration::from_millis(500));
         containerd.run();
         let ended = finished(copy);

@@ -28,7 +28,17 @@ pub(super) fn create(connection: &Arc<Connection>, scope: &Scope) -> Result<Stri
 
 /// Deletes the lease `id`. One that does not exist is not an error.
 pub(super) fn delete(connection: &Arc<Connection>, scope: &Scope, id: &str) -> Result<(), Failure> {
-    let request = DeleteLeaseRequest { id: id.to_owned(), sync: false };
+    end(connection, scope, id, false)
+}
+
+/// Lets containerd collect garbage, and waits until it has: it does so for a lease that is deleted with `sync`.
+pub(super) fn collect_garbage(connection: &Arc<Connection>, scope: &Scope) -> Result<(), Failure> {
+    let id = create(connection, scope)?;
+    end(connection, scope, &id, true)
+}
+
+fn end(connection: &Arc<Connection>, scope: &Scope, id: &str, sync: bool) -> Result<(), Failure> {
+    let request = DeleteLeaseRequest { id: id.to_owned(), sync };
     match unary(connection, "containerd.services.leases.v1.Leases/Delete", scope, &request, MAX_ANSWER_BYTES) {
         Err(failure) if !failure.is(code::NOT_FOUND) => Err(failure),
         _ => Ok(()),

@@ -132,14 +132,16 @@ impl SocketSink {
         }
     }
 
-    /// Removes a damaged blob from the namespace.
+    /// Removes a damaged blob from the namespace, and its bytes, which containerd would offer again until it collects
+    /// garbage.
     fn delete_blob(&self, scope: &Scope, digest: &Digest) -> Result<()> {
         self.watch.say(&format!("{}: blob {digest} is damaged there; it is sent again", self.connection.name()));
         let request = ContentRequest { digest: digest.to_string() };
         match call::unary(&self.connection, "containerd.services.content.v1.Content/Delete", scope, &request, 4096) {
-            Err(failure) if !failure.is(code::NOT_FOUND) => Err(self.error(failure, "deleting a damaged blob")),
-            _ => Ok(()),
+            Err(failure) if !failure.is(code::NOT_FOUND) => Err(failure),
+            _ => lease::collect_garbage(&self.connection, &self.plain()),
         }
+        .map_err(|failure| self.error(failure, "deleting a damaged blob"))
     }
 
     /// Opens the ingest of a blob; `None` if it is stored.
