@@ -55,9 +55,9 @@ impl SocketSink {
         watch: Arc<dyn Watch>,
     ) -> Result<SocketSink> {
         let host = HostInfo::query(&connection, namespace)?;
-        let (lease, incomplete) = (Mutex::default(), Mutex::default());
         let (images, unnamed) = (Images::default(), AtomicU64::new(0));
-        Ok(SocketSink { connection, host, lease, images, incomplete, unnamed, verify, cache: None, watch })
+        let (lease, incomplete, cache) = (Mutex::default(), Mutex::default(), None);
+        Ok(SocketSink { connection, host, lease, images, incomplete, unnamed, verify, cache, watch })
     }
 
     /// Saves the hashes of unfinished blobs from registries in `cache`.
@@ -132,8 +132,7 @@ impl SocketSink {
         }
     }
 
-    /// Removes a damaged blob from the namespace, and its bytes, which containerd would offer again until it collects
-    /// garbage.
+    /// Removes a damaged blob and its bytes, which containerd offers again until it collects garbage.
     fn delete_blob(&self, scope: &Scope, digest: &Digest) -> Result<()> {
         self.watch.say(&format!("{}: blob {digest} is damaged there; it is sent again", self.connection.name()));
         let request = ContentRequest { digest: digest.to_string() };
@@ -247,8 +246,8 @@ impl Sink for SocketSink {
             None => Begin::Held,
             Some(ingest) => {
                 let states = from.and_then(|_| HashStates::for_blob(self.cache.as_deref(), claim));
-                let (connection, watch) = (self.connection.clone(), self.watch.clone());
-                Begin::Write(Box::new(SocketWriter::new(connection, scope, target, ingest, watch).with_states(states)))
+                let writer = SocketWriter::new(self.connection.clone(), scope, target, ingest, self.watch.clone());
+                Begin::Write(Box::new(writer.with_states(states)))
             }
         })
     }
