@@ -9,7 +9,7 @@ use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
 use crate::error::{Error, Result};
 use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, is_referrers_tag};
-use crate::source::attached::{Found, MAX_DEPTH, attached_to, attached_to_all, split, subject_of};
+use crate::source::attached::{Found, MAX_DEPTH, attached_to_all, attached_to_each, split, subject_of};
 use crate::source::{Root, Store};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -29,9 +29,9 @@ impl CopyRun<'_> {
         if !options.wanted {
             return Ok(());
         }
-        for image in images {
+        let found = attached_to_each(images, store, &options.types, self.cancel)?;
+        for (image, found) in images.iter_mut().zip(found) {
             let label = label(image);
-            let found = attached_to(image, store, &options.types, self.cancel)?;
             self.check_required(&label, &found)?;
             self.tell_left_out(image, &found);
             image.attached.extend(found.attached);

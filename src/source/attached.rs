@@ -10,7 +10,9 @@ use crate::error::{Kind, Result};
 use crate::image::{
     Attached, Descriptor, Digest, Image, MAX_COPIED_REFERRERS, Manifest, Name, ReferrerType, media_type, tagged_subject,
 };
+use crate::parallel;
 use std::collections::HashSet;
+use std::iter;
 
 /// The maximum number of steps from an image to a referrer.
 pub(crate) const MAX_DEPTH: usize = 8;
@@ -18,6 +20,7 @@ pub(crate) const MAX_DEPTH: usize = 8;
 const MAX_ATTACHED_BYTES: u64 = 256 << 20;
 /// The size that a smaller manifest counts, so that the number of requests is bounded too.
 const MIN_COUNTED_BYTES: u64 = 1 << 10;
+const MAX_PARALLEL_REQUESTS: usize = 8;
 /// The maximum number of reasons that are recorded.
 const MAX_UNREADABLE: usize = 100;
 
@@ -37,6 +40,30 @@ pub(crate) struct Found {
 /// `Network`, `RemoteHost` and `Interrupted`. Other errors are a reason to leave something out.
 pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerType], cancel: &Cancel) -> Result<Found> {
     attached_to_all(image, &[], store, types, cancel)
+}
+
+/// As [`attached_to`] for each of `images`, in their order; several at the same time where each request takes long.
+///
+/// # Errors
+/// Those of [`attached_to`].
+pub(crate) fn attached_to_each(
+    images: &[Image],
+    store: &dyn Store,
+    types: &[ReferrerType],
+    cancel: &Cancel,
+) -> Result<Vec<Found>> {
+    // The store learns from the first image how the registry lists referrers.
+    let (first, rest) = images.split_at(images.len().min(1));
+    let find = |image: &Image| attached_to(image, store, types, cancel);
+    let mut found = first.iter().map(find).collect::<Result<Vec<_>>>()?;
+    found.extend(parallel::try_map(rest, parallel_requests(store), find)?);
+    Ok(found)
+}
+
+/// The number of requests to `store` at the same time; 1 if a request costs no time.
+fn parallel_requests(store: &dyn Store) -> usize {
+    let profile = store.profile();
+    if profile.is_remote { profile.parallel_reads.clamp(1, MAX_PARALLEL_REQUESTS) } else { 1 }
 }
 
 /// As [`attached_to`], with what belongs to the manifests `also`.
@@ -90,6 +117,23 @@ pub(crate) fn subject_of(root: &Root, store: &dyn Store) -> Option<Digest> {
     }
 }
 
+/// The digest tags of a subject, each with its manifest.
+type Tagged = Vec<(String, Descriptor)>;
+
+/// What a store lists for a subject.
+enum Answer {
+    Referrers(Result<ReferrerList>),
+    Tagged(Result<Tagged>),
+}
+
+type Question = fn(&dyn Store, &Digest) -> Answer;
+
+/// What a store is asked about each subject.
+const QUESTIONS: [Question; 2] = [
+    |store, subject| Answer::Referrers(store.referrers(subject)),
+    |store, subject| Answer::Tagged(store.digest_tagged(subject)),
+];
+
 struct Search<'r> {
     store: &'r dyn Store,
     is_sparse: bool,
@@ -114,15 +158,26 @@ impl Search<'_> {
         };
         let own = image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest));
         let own: Vec<Digest> = own.map(Manifest::digest).collect();
-        for subject in own.iter().chain(also.iter().filter(|also| !own.contains(also))) {
-            self.referrers(subject, 1)?;
-            self.digest_tagged(subject)?;
+        let subjects: Vec<Digest> = own.iter().chain(also.iter().filter(|also| !own.contains(also))).copied().collect();
+        // The store learns from the first subject how the registry lists referrers.
+        let (first, rest) = subjects.split_at(subjects.len().min(1));
+        let threads = parallel_requests(self.store);
+        for asked in iter::once(first).chain(rest.chunks(threads.div_ceil(QUESTIONS.len()))) {
+            let questions = asked.iter().flat_map(|subject| QUESTIONS.map(|question| (subject, question)));
+            let questions: Vec<(&Digest, Question)> = questions.collect();
+            let (store, cancel) = (self.store, self.cancel);
+            let ask = |(subject, question): &(&Digest, Question)| cancel.check().map(|()| question(store, subject));
+            for ((subject, _), answer) in questions.iter().zip(parallel::try_map(&questions, threads, ask)?) {
+                match answer {
+                    Answer::Referrers(list) => self.add_referrers(subject, list, 1)?,
+                    Answer::Tagged(tagged) => self.add_tagged(subject, tagged)?,
+                }
+            }
         }
         Ok(self.found)
     }
 
-    fn referrers(&mut self, subject: &Digest, depth: usize) -> Result<()> {
-        let answer = self.store.referrers(subject);
+    fn add_referrers(&mut self, subject: &Digest, answer: Result<ReferrerList>, depth: usize) -> Result<()> {
         let Some(list) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
             return Ok(());
         };
@@ -155,16 +210,15 @@ impl Search<'_> {
             }
             let digest = manifest.digest();
             if self.add(Attached::new(manifest, None))? {
-                self.referrers(&digest, depth + 1)?;
+                self.add_referrers(&digest, self.store.referrers(&digest), depth + 1)?;
             }
         }
         Ok(())
     }
 
-    fn digest_tagged(&mut self, subject: &Digest) -> Result<()> {
-        let answer = self.store.digest_tagged(subject);
-        for (tag, entry) in self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?.unwrap_or_default()
-        {
+    fn add_tagged(&mut self, subject: &Digest, answer: Result<Tagged>) -> Result<()> {
+        let tagged = self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?;
+        for (tag, entry) in tagged.unwrap_or_default() {
             let Some(manifest) = self.manifest(&entry)? else { continue };
             self.add(Attached::new(manifest, Some(tag)))?;
         }
@@ -267,80 +321,4 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Error;
-    use std::io::Read;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// A store with a list of referrers and without manifests.
-    struct Empty {
-        listed: Vec<Descriptor>,
-        asked: AtomicUsize,
-    }
-
-    impl Store for Empty {
-        fn roots(&self, _: &[Selector]) -> Result<Vec<Root>> {
-            Ok(Vec::new())
-        }
-
-        fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            Err(Error::not_found(format!("no manifest {}", at.digest)))
-        }
-
-        fn open(&self, _: &Descriptor, _: u64) -> Result<Box<dyn Read + Send + '_>> {
-            Err(Error::not_found("no blob"))
-        }
-
-        fn find(&self, _: &Digest) -> Result<Option<Descriptor>> {
-            Ok(None)
-        }
-
-        fn referrers(&self, _: &Digest) -> Result<ReferrerList> {
-            Ok(ReferrerList::from(self.listed.clone()))
-        }
-    }
-
-    /// An image of two manifests, for each of which a store lists `listed`: the number of requests for manifests.
-    fn requests_for(listed: Vec<Descriptor>) -> (usize, Found) {
-        let config = Descriptor::of(media_type::OCI_CONFIG, b"{}");
-        let tree: Vec<Manifest> = [b"one", b"two"]
-            .iter()
-            .map(|layer| Manifest::synthesise(&config, &[Descriptor::of(media_type::OCI_LAYER, *layer)]))
-            .collect();
-        let image = Image {
-            names: vec![],
-            source_digest: tree[1].digest(),
-            tree,
-            synthesised: false,
-            lost_manifest: None,
-            foreign_layers: vec![],
-            narrowed: None,
-            original: None,
-            attached: vec![],
-            is_current: false,
-        };
-        let store = Empty { listed, asked: AtomicUsize::new(0) };
-        let found = attached_to(&image, &store, &[], &Cancel::default()).unwrap();
-        (store.asked.into_inner(), found)
-    }
-
-    fn entry(content: u32, size: u64) -> Descriptor {
-        Descriptor { size, ..Descriptor::of(media_type::OCI_MANIFEST, &content.to_le_bytes()) }
-    }
-
-    #[test]
-    fn a_manifest_that_cannot_be_read_is_asked_for_once() {
-        let (requests, found) = requests_for(vec![entry(1, 500), entry(1, 500), entry(2, 500)]);
-        assert_eq!((requests, found.unreadable.len()), (2, 2));
-    }
-
-    #[test]
-    fn manifests_that_cannot_be_read_count_too() {
-        let size = 4 << 20;
-        let (requests, found) = requests_for((0..1000).map(|nth| entry(nth, size)).collect());
-        assert_eq!(requests as u64, MAX_ATTACHED_BYTES / size);
-        assert!(found.left_out.is_some());
-    }
-}
+mod tests;

@@ -11,11 +11,10 @@ use super::pull::manifest::ManifestRef;
 use super::pull::tags;
 use super::store::RepositoryStore;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Name, media_type, referrers_tag};
+use crate::image::{Digest, Name, media_type, referrers_tag};
+use crate::parallel;
 use crate::transport::address::{Deleter, NameTargets, TagDeletion};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
 use ureq::http::Method;
 
 /// The maximum number of tags of which the digest is asked.
@@ -64,38 +63,19 @@ impl RepositoryDeleter {
 
     /// The targets of `tags`, asked in parallel, in the order of `tags`; without those that do not exist any more.
     fn resolve(&self, tags: &[String]) -> Result<NameTargets> {
-        let (next, failed): (_, Mutex<Option<Error>>) = (AtomicUsize::new(0), Mutex::default());
-        let (found, unchecked): (Mutex<Vec<(usize, Descriptor)>>, _) = (Mutex::default(), AtomicUsize::new(0));
-        let worker = || {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(tag) = tags.get(at) else { return };
-                match self.store.resolve_tag(tag) {
-                    Ok(Some(target)) => found.lock().unwrap_or_else(PoisonError::into_inner).push((at, target)),
-                    Ok(None) => {}
-                    Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => {
-                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        next.store(tags.len(), Ordering::Relaxed);
-                    }
-                    Err(_) => {
-                        unchecked.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+        let mut found = NameTargets::default();
+        let resolved =
+            parallel::try_map(tags, self.client.access.parallel_blobs, |tag| match self.store.resolve_tag(tag) {
+                Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => Err(error),
+                answer => Ok(answer),
+            })?;
+        for (tag, resolved) in tags.iter().zip(resolved) {
+            match resolved {
+                Ok(target) => found.targets.extend(target.map(|target| (Some(self.store.name(tag)), target))),
+                Err(_) => found.unchecked += 1,
             }
-        };
-        thread::scope(|scope| {
-            for _ in 0..self.client.access.parallel_blobs.clamp(1, tags.len().max(1)) {
-                scope.spawn(worker);
-            }
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
         }
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_unstable_by_key(|(at, _)| *at);
-        let name = |at: usize| tags.get(at).map(|tag| self.store.name(tag));
-        let targets = found.into_iter().map(|(at, target)| (name(at), target)).collect();
-        Ok(NameTargets { targets, unchecked: unchecked.into_inner() })
+        Ok(found)
     }
 }
 

@@ -14,16 +14,11 @@ use super::referrers;
 use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
+use crate::parallel;
 use crate::source::{Origin, Profile, ReferrerList, Root, Selector, Store};
-use std::{
-    collections::HashMap,
-    io::Read,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
 use ureq::http::{Method, header};
 
 /// The size limit of the manifests that the roots of one request carry together.
@@ -121,29 +116,8 @@ impl RepositoryStore {
 
     /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
-        let (next, budget) = (AtomicUsize::new(0), ManifestBudget::default());
-        let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
-        let workers = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some((at, tag)) = {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        tags.get(at).map(|tag| (at, tag))
-                    } {
-                        let root = self.root(ManifestRef::Tag(tag), &budget);
-                        let failed = root.is_err();
-                        found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
-                        if failed {
-                            next.store(tags.len(), Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_by_key(|(at, _)| *at);
-        found.into_iter().map(|(_, root)| root).collect()
+        let budget = ManifestBudget::default();
+        parallel::try_map(tags, self.client.access.parallel_blobs, |tag| self.root(ManifestRef::Tag(tag), &budget))
     }
 
     /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
@@ -262,11 +236,9 @@ impl Store for RepositoryStore {
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        let mut found = Vec::new();
-        for tag in referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)? {
-            found.extend(self.resolve_tag(&tag)?.map(|descriptor| (tag, descriptor)));
-        }
-        Ok(found)
+        let tags = referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)?;
+        let found = parallel::try_map(&tags, tags.len(), |tag| self.resolve_tag(tag))?;
+        Ok(tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect())
     }
 
     fn profile(&self) -> Profile {
