@@ -15,6 +15,7 @@ mod disk;
 mod error;
 mod fanout;
 mod image;
+mod message;
 mod parallel;
 mod progress;
 mod rate_limit;

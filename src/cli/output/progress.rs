@@ -4,7 +4,7 @@ use super::bars::Bars;
 use super::line_progress::{Json, Lines};
 use super::options::{OutputOptions, Progress};
 use super::terminal::{json_line, line};
-use crate::error::on_one_line;
+use crate::message::on_one_line;
 use crate::progress::{Event, Watch};
 use serde_json::json;
 use std::io::{self, IsTerminal};

@@ -135,10 +135,6 @@ impl Chooser<'_> {
     }
 }
 
-pub(super) fn counted(n: usize) -> String {
-    if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") }
-}
-
 /// The platforms of `entries`, or their digests where they have no platform.
 pub(super) fn listed(entries: &[Descriptor]) -> String {
     let mut names: Vec<String> = Vec::new();

@@ -1,9 +1,9 @@
 //! The manifests of an image that are copied: its complete tree, or the wanted platforms.
 
-use super::platforms::counted;
 use super::{PlanOptions, Platforms, Sparse};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, media_type};
+use crate::message::counted;
 use crate::progress::{Event, Watch};
 use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store};
@@ -106,7 +106,7 @@ impl Chooser<'_> {
             self.agree(&top)?;
             return Ok(vec![top]);
         }
-        let entries = counted(top.children().len());
+        let entries = counted(top.children().len(), "entry");
         match (&self.options.platforms, &self.capabilities.shape) {
             (Platforms::Only(wanted), _) => {
                 let chosen = self.chosen(&top, wanted)?;

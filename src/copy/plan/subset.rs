@@ -1,11 +1,12 @@
 //! Some entries of an index are not copied. Either the index stays unchanged, or a smaller index lists only the copied
 //! entries.
 
-use super::platforms::{counted, listed};
+use super::platforms::listed;
 use super::select::{Chooser, FoundManifest};
 use super::{ATTESTS, Platforms};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
+use crate::message::counted;
 use crate::sink::Shape;
 use std::collections::HashSet;
 
@@ -56,7 +57,7 @@ impl Chooser<'_> {
         platform: &Platform,
     ) -> Result<Vec<Manifest>> {
         self.all_wanted(&top, &chosen)?;
-        let (label, entries) = (self.label, counted(top.children().len()));
+        let (label, entries) = (self.label, counted(top.children().len(), "entry"));
         match self.options.sparse {
             Sparse::Narrow => {
                 let rest = self.attestations(&top, &chosen)?;
@@ -111,7 +112,7 @@ impl Chooser<'_> {
             None => Error::not_found(format!(
                 "{}: none of {} is complete at the source (missing: {})",
                 self.label,
-                counted(top.children().len()),
+                counted(top.children().len(), "entry"),
                 listed(absent)
             )),
         })

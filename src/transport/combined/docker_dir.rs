@@ -2,8 +2,8 @@
 //! dockerd starts for itself; after the feature was switched, in both.
 
 use crate::disk::rooted::Resolution;
-use crate::disk::some_of;
 use crate::image::{Descriptor, Name};
+use crate::message::some_of;
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::source::rebuilt::IdPrefix;

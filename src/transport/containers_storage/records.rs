@@ -1,7 +1,7 @@
 //! `images.json` and `layers.json`: untrusted JSON, of which every ID is checked before it enters a path.
 
-use crate::disk::shortened;
 use crate::image::{Digest, MAX_NAMES, Name, Reference, json_bounds};
+use crate::message::shortened;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, HashMap};

@@ -3,8 +3,8 @@
 use super::driver::{Driver, FORMS, with_owner_hint};
 use super::storage_conf::StorageConf;
 use crate::disk::rooted::{Resolution, Rooted};
-use crate::disk::some_of;
 use crate::error::{Error, Result};
+use crate::message::some_of;
 use std::collections::BTreeSet;
 use std::env::var_os;
 use std::io;

@@ -2,9 +2,9 @@
 
 use super::data_root::with_root_hint;
 use super::driver::Driver;
-use crate::disk::shortened;
 use crate::error::Result;
 use crate::image::{Digest, MAX_NAMES, Name, Reference, json_tree};
+use crate::message::shortened;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;

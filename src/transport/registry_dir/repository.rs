@@ -3,9 +3,9 @@
 use super::image_name::image_name;
 use super::link;
 use crate::disk::directory::Directory;
-use crate::disk::some_of;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, Name, is_tag};
+use crate::message::some_of;
 
 pub(super) const LAYERS: &str = "_layers";
 pub(super) const MANIFESTS: &str = "_manifests";
