@@ -120,7 +120,7 @@ pub(crate) fn subject_of(root: &Root, store: &dyn Store) -> Option<Digest> {
 /// The digest tags of a subject, each with its manifest.
 type Tagged = Vec<(String, Descriptor)>;
 
-/// What a store lists for a subject.
+/// The answer of a store about one subject.
 enum Answer {
     Referrers(Result<ReferrerList>),
     Tagged(Result<Tagged>),
@@ -128,7 +128,7 @@ enum Answer {
 
 type Question = fn(&dyn Store, &Digest) -> Answer;
 
-/// What a store is asked about each subject.
+/// The questions about each subject.
 const QUESTIONS: [Question; 2] = [
     |store, subject| Answer::Referrers(store.referrers(subject)),
     |store, subject| Answer::Tagged(store.digest_tagged(subject)),
