@@ -52,7 +52,7 @@ impl CopyRun<'_> {
         self.refuse_if_required()?;
         // The requests to a registry would take longer than a small image, so the message is the same for every image.
         if self.profile.origin.is_some() {
-            self.watch.say("signatures and other referrers are not copied: the destination cannot store them");
+            self.watch.say_once("signatures and other referrers are not copied: engines cannot store them");
         }
         // An engine at another host has none.
         if self.profile.is_remote {
