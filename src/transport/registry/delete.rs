@@ -65,7 +65,7 @@ impl RepositoryDeleter {
     fn resolve(&self, tags: &[String]) -> Result<NameTargets> {
         let mut found = NameTargets::default();
         let resolved =
-            parallel::try_map(tags, self.client.access.parallel_blobs, |tag| match self.store.resolve_tag(tag) {
+            parallel::try_map(tags, self.client.parallel_requests(), |tag| match self.store.resolve_tag(tag) {
                 Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => Err(error),
                 answer => Ok(answer),
             })?;

@@ -61,7 +61,7 @@ impl RepositoryStore {
     }
 
     pub(super) fn parallel_reads(&self) -> usize {
-        self.client.throttle.parallel_blobs(self.client.access.parallel_blobs)
+        self.client.parallel_requests()
     }
 
     fn repository(&self) -> &str {
@@ -117,7 +117,7 @@ impl RepositoryStore {
     /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
         let budget = ManifestBudget::default();
-        parallel::try_map(tags, self.client.access.parallel_blobs, |tag| self.root(ManifestRef::Tag(tag), &budget))
+        parallel::try_map(tags, self.client.parallel_requests(), |tag| self.root(ManifestRef::Tag(tag), &budget))
     }
 
     /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
@@ -237,7 +237,7 @@ impl Store for RepositoryStore {
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         let tags = referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)?;
-        let found = parallel::try_map(&tags, tags.len(), |tag| self.resolve_tag(tag))?;
+        let found = parallel::try_map(&tags, self.parallel_reads(), |tag| self.resolve_tag(tag))?;
         Ok(tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect())
     }
 
