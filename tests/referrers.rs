@@ -12,6 +12,8 @@ mod incomplete;
 mod options;
 #[path = "referrers/peers.rs"]
 mod peers;
+#[path = "referrers/recursion.rs"]
+mod recursion;
 #[path = "referrers/signed.rs"]
 mod signed;
 #[path = "referrers/sparse.rs"]

@@ -127,9 +127,13 @@ impl CopyRun<'_> {
         if let Some(missing) = required.iter().find(is_missing) {
             let why =
                 found.left_out.as_ref().map_or_else(String::new, |why| format!(" (not all can be copied: {why})"));
+            let who = match self.options.referrers.types.is_empty() {
+                true => "the source has",
+                false => "--referrers selects",
+            };
             return Err(Error::not_found(format!(
-                "{label}: the source has no referrer of the type {missing}, which --require-referrers asks for; the image \
-                 is not copied{why}"
+                "{label}: {who} no referrer of the type {missing}, which --require-referrers asks for; the image is not \
+                 copied{why}"
             )));
         }
         match &found.left_out {

@@ -68,7 +68,11 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
 fn still_attached<'a>(attached: impl Iterator<Item = &'a Attached>, tree: &[Manifest]) -> Vec<Attached> {
     let mut subjects: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
     let belongs = |one: &&Attached| match (&one.tag, &one.manifest.subject) {
-        (Some(tag), _) => tagged_subject(tag).is_some_and(|subject| subjects.contains(&subject)),
+        (Some(tag), _) if tagged_subject(tag).is_some_and(|subject| subjects.contains(&subject)) => {
+            subjects.insert(one.manifest.digest());
+            true
+        }
+        (Some(_), _) => false,
         (None, Some(subject)) => subjects.contains(&subject.digest) && subjects.insert(one.manifest.digest()),
         // The index that the image is a part of, or a child of an index that comes after it.
         (None, None) => subjects.insert(one.manifest.digest()),

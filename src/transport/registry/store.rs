@@ -50,11 +50,6 @@ impl RepositoryStore {
         &self.client.host
     }
 
-    /// Whether the registry listed referrers by its API.
-    pub(super) fn has_referrers_api(&self) -> bool {
-        self.memory.has_api()
-    }
-
     /// The repository whose names the images have.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
@@ -100,8 +95,9 @@ impl RepositoryStore {
             Selector::Digest(digest) => return self.root(ManifestRef::Digest(digest), budget),
             Selector::Name(text) => text,
         };
+        let tagged = |tag: &str| self.root(ManifestRef::Tag(tag), budget).inspect(|_| self.memory.saw_tag(tag));
         if is_tag(text) {
-            return self.root(ManifestRef::Tag(text), budget);
+            return tagged(text);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -110,7 +106,7 @@ impl RepositoryStore {
         }
         match (&reference.digest, reference.tag_or_latest()) {
             (Some(digest), _) => self.root(ManifestRef::Digest(digest), budget),
-            (None, tag) => self.root(ManifestRef::Tag(tag.unwrap_or("latest")), budget),
+            (None, tag) => tagged(tag.unwrap_or("latest")),
         }
     }
 
@@ -238,7 +234,9 @@ impl Store for RepositoryStore {
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         let tags = referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)?;
         let found = parallel::try_map(&tags, self.parallel_reads(), |tag| self.resolve_tag(tag))?;
-        Ok(tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect())
+        let found: Vec<_> = tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect();
+        found.iter().for_each(|(tag, _)| self.memory.saw_tag(tag));
+        Ok(found)
     }
 
     fn profile(&self) -> Profile {
