@@ -3,7 +3,9 @@
 use super::convert::Format;
 use super::unchanged;
 use super::{Compress, CopyRun, Foreign, Work};
+use crate::error::Result;
 use crate::image::{Coding, Image, Manifest, Name};
+use crate::source::Store;
 use std::collections::HashSet;
 
 impl CopyRun<'_> {
@@ -36,6 +38,21 @@ impl CopyRun<'_> {
                 "{label}: {why}; it gets a new one, {root}; its config (the image ID), {config}, does not change"
             ));
         }
+    }
+
+    /// Reports links that are broken at the source. What they lead to is copied nevertheless.
+    pub(super) fn tell_broken_links(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+        for image in images {
+            let broken = store.broken_links(image)?;
+            if broken.count() > 0 {
+                let label = image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string);
+                self.watch.say(&format!(
+                    "{label}: the image is copied, although its registry cannot serve it as it is: {}",
+                    broken.sentences().join("; ")
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn tell_foreign(&self, images: &[Image]) {

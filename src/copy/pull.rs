@@ -21,6 +21,7 @@ impl CopyRun<'_> {
         self.add_unattached(store, belonging, &mut images)?;
         self.note_images(&images);
         self.tell_synthesised(&images);
+        self.tell_broken_links(store, &images)?;
         self.look_up_layers(&images);
         self.drop_unattachable(&mut images)?;
         let (current, images) = self.split_current(images)?;
