@@ -182,17 +182,11 @@ fn an_image_that_is_removed_or_replaced_while_it_is_read_is_told_so() {
         let files = docker.files_of(&Digest::of(&app_layers()[0]));
         fs::remove_dir_all(files).unwrap();
     };
-    let by_id = |docker: &mut DockerDir| {
-        let content = docker.image().join("imagedb/content/sha256");
-        fs::remove_dir_all(content).unwrap();
-        fs::remove_dir_all(docker.dir.path().join("overlay2")).unwrap();
-    };
     let damaged = |docker: &mut DockerDir| fs::remove_dir_all(docker.dir.path().join("overlay2")).unwrap();
     type Change<'a> = &'a dyn Fn(&mut DockerDir);
-    let cases: [(Change<'_>, Kind, &str); 4] = [
+    let cases: [(Change<'_>, Kind, &str); 3] = [
         (&gone, Kind::NotFound, "t/app:1 was removed from docker while it was read"),
         (&replaced, Kind::NotFound, "t/app:1 was replaced by another image of the same name while it was read"),
-        (&by_id, Kind::NotFound, "was removed from docker while it was read"),
         (&damaged, Kind::Invalid, "t/app:1 is damaged: a part of layer"),
     ];
     for (change, kind, told) in cases {
@@ -220,4 +214,31 @@ fn an_image_that_is_removed_inside_a_layer_is_told_so() {
     let error = imgmv::Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("was removed from docker while it was read"), "{error}");
+}
+
+#[test]
+fn an_image_without_a_name_that_is_removed_while_it_is_read_is_told_so() {
+    let mut docker = app("overlay2");
+    let id = docker.add(&[], &[layer("unnamed")]);
+    let store = open(docker.dir.path(), BOTH[0]).unwrap();
+    let manifest = store.roots(&[by_name(&id.to_string())]).unwrap().remove(0).read(&store).unwrap();
+    fs::remove_file(docker.config(&id)).unwrap();
+    fs::remove_dir_all(docker.files_of(&manifest.layers()[0].digest)).unwrap();
+    let error = store.open(&manifest.layers()[0], 0).err().unwrap();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert!(error.to_string().contains("was removed from docker while it was read"), "{error}");
+}
+
+#[test]
+fn a_missing_config_is_damage_where_the_image_has_its_name() {
+    let mut docker = app("overlay2");
+    let id = docker.add(&["t/other:1"], &[layer("other")]);
+    docker.name(&format!("t/third@{}", Digest::of(b"third")), &id);
+    fs::remove_file(docker.config(&id)).unwrap();
+    for asked in ["t/other:1", &format!("t/third@{}", Digest::of(b"third"))] {
+        let done = try_imgmv(docker.dir.path(), &["copy", &format!("docker-dir:{asked}"), "-"]);
+        assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
+        assert!(done.stderr.contains("is damaged: the config of image"), "{}", done.stderr);
+        assert!(done.stderr.contains(docker.config(&id).to_str().unwrap()), "{}", done.stderr);
+    }
 }

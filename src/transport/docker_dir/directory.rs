@@ -137,6 +137,8 @@ impl EngineDirectory for DockerDir {
         match (&image.name, now.flatten()) {
             (Some(_), None) => Some(Change::Removed),
             (Some(_), Some(id)) if *id != image.id => Some(Change::Replaced),
+            // docker removes the names of an image before its config.
+            _ if names.all.iter().any(|named| named.id == image.id) => None,
             _ => matches!(driver.read(&config_path(&image.id), 0), Ok(None)).then_some(Change::Removed),
         }
     }
