@@ -242,3 +242,19 @@ fn a_missing_config_is_damage_where_the_image_has_its_name() {
         assert!(done.stderr.contains(docker.config(&id).to_str().unwrap()), "{}", done.stderr);
     }
 }
+
+#[test]
+fn each_blob_is_written_by_its_digest() {
+    let docker = app("overlay2");
+    let store = open(docker.dir.path(), BOTH[0]).unwrap();
+    let manifest = store.roots(&[by_name("t/app:1")]).unwrap().remove(0).read(&store).unwrap();
+    let blobs = manifest.blobs().into_iter().map(|blob| blob.digest);
+    for digest in blobs.chain([manifest.digest()]) {
+        for src in ["docker-dir:t/app:1", "docker-dir:"] {
+            let blob = imgmv(docker.dir.path(), &["blob", src, &digest.to_string()]).bytes;
+            assert_eq!(Digest::of(&blob), digest, "{src}");
+        }
+    }
+    let none = try_imgmv(docker.dir.path(), &["blob", "docker-dir:", &Digest::of(b"none").to_string()]);
+    assert_eq!(none.status.code(), Some(3), "{}", none.stderr);
+}
