@@ -258,3 +258,36 @@ fn each_blob_is_written_by_its_digest() {
     let none = try_imgmv(docker.dir.path(), &["blob", "docker-dir:", &Digest::of(b"none").to_string()]);
     assert_eq!(none.status.code(), Some(3), "{}", none.stderr);
 }
+
+#[test]
+fn images_without_a_name_are_left_out_with_a_message_where_a_name_is_needed() {
+    let mut docker = app("overlay2");
+    let dangling = docker.add(&[], &[layer("dangling")]);
+    let pulled = docker.add(&[], &[layer("pulled")]);
+    let reference = format!("t/pulled@{}", Digest::of(b"pulled"));
+    docker.name(&reference, &pulled);
+    let root = docker.dir.path().display().to_string();
+    let (archive, registry) = (format!("{root}/all.tar"), Double::start());
+    let saved = imgmv(docker.dir.path(), &["copy", "docker-dir:", &archive]);
+    let told = format!("image {pulled} was pulled as docker.io/{reference}, but that manifest is not stored");
+    assert!(saved.stderr.contains(&told), "{told}\n{}", saved.stderr);
+    assert!(saved.stderr.contains(&format!("{dangling}: the source has no manifest")), "{}", saved.stderr);
+    let below = format!("docker://{}/pre/", registry.host());
+    for (nth, src) in [["docker-dir:", "--src-root", &root].as_slice(), &[&*archive]].into_iter().enumerate() {
+        let tree = format!("registry-dir:{root}/tree{nth}");
+        for dst in [[&*tree].as_slice(), &[&below, "--dst-insecure"]] {
+            let done = super::support::program::imgmv(&[&["copy"], src, dst].concat(), None);
+            assert!(done.status.success(), "{src:?} {dst:?}: {}", done.stderr);
+            assert!(done.stderr.contains("2 images without a name are left out"), "{}", done.stderr);
+            let ids = [dangling, pulled].map(|id| done.stderr.contains(&id.to_string()));
+            assert!(nth == 1 || ids == [true; 2], "{}", done.stderr);
+        }
+        let listed = super::support::program::imgmv(&["list", &tree], None).stdout;
+        assert!(listed.trim().ends_with("t/app:1") && listed.lines().count() == 1, "{listed}");
+        // Asked for itself, it is not left out.
+        let asked = format!("docker-dir:{dangling}");
+        let refused = try_imgmv(docker.dir.path(), &["copy", &asked, &tree]);
+        assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(&format!("image {dangling} has no name")), "{}", refused.stderr);
+    }
+}

@@ -201,7 +201,11 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
         }
         let (count, mut roots, mut broken) = (images.len(), Vec::new(), Vec::new());
         for image in images {
-            match with_manifest(image) {
+            match with_manifest(image.clone()) {
+                Ok(root) if root.name.is_none() => {
+                    let name = self.name_by_digest(&image, &root.descriptor.digest);
+                    roots.push(Root { name, ..root });
+                }
                 Ok(root) => roots.push(root),
                 Err(error) => broken.push(error),
             }

@@ -120,6 +120,12 @@ impl EngineDirectory for DockerDir {
         Ok(None)
     }
 
+    fn pulled_as(&self, image: &ImageAt) -> Vec<Reference> {
+        let Ok(names) = self.driver(image).and_then(names::read) else { return Vec::new() };
+        let own = names.all.iter().filter(|named| named.id == image.id && named.reference.digest.is_some());
+        own.map(|named| named.reference.clone()).collect()
+    }
+
     fn contents(&self, image: &ImageAt) -> Result<Contents<Layer>> {
         let (config, diff_ids) = images::config(self.driver(image)?, &image.id)?;
         let layers = layers::chain(&diff_ids).into_iter().map(|layer| (layer.diff_id, layer)).collect();
