@@ -147,6 +147,11 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
+    /// `error`, that the bytes of `blob` have another digest, with what the store knows about their place.
+    fn located(&self, _blob: &Descriptor, error: Error) -> Error {
+        error
+    }
+
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
     fn profile(&self) -> Profile {
         Profile::default()

@@ -1,7 +1,7 @@
 //! Stores that change how blobs are opened, and leave everything else to another store.
 
 use super::{Profile, ReferrerList, Root, Selector, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Name};
 use std::io::Read;
 
@@ -50,6 +50,10 @@ impl<W: Wrapper> Store for W {
 
     fn unlisted_digest_tags(&self) -> Vec<(String, Descriptor)> {
         self.wrapped().unlisted_digest_tags()
+    }
+
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        self.wrapped().located(blob, error)
     }
 
     fn profile(&self) -> Profile {

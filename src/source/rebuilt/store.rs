@@ -250,6 +250,14 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
         Ok(self.directory.listed()?.into_iter().filter_map(|image| image.name).collect())
     }
 
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        let places = self.known().blobs.get(&blob.digest).cloned().unwrap_or_default();
+        match places.first() {
+            Some(place) => self.with_place(place, error),
+            None => error,
+        }
+    }
+
     fn profile(&self) -> Profile {
         Profile { empty_message: self.directory.empty_message(), reports_synthesised: true, ..Profile::default() }
     }
