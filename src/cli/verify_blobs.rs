@@ -97,7 +97,10 @@ fn hash_blob(
         let (digest, found) = hash(&mut bytes, blob.digest.algorithm(), diff_ids, id, run)?;
         match digest == blob.digest {
             true => Ok(found),
-            false => Err(Error::invalid(format!("blob {} does not match: got {digest}", blob.digest))),
+            false => {
+                let error = Error::digest_mismatch(format!("blob {} does not match: got {digest}", blob.digest));
+                Err(store.located(blob, error))
+            }
         }
     });
     let outcome = if result.is_ok() { Outcome::Transferred } else { Outcome::Failed };

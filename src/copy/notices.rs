@@ -29,7 +29,7 @@ impl CopyRun<'_> {
         for image in images.iter().filter(|image| image.synthesised && self.profile.reports_synthesised) {
             let Some(config) = image.root().config() else { continue };
             let (root, config) = (image.root().digest(), config.digest);
-            let label = image.names.first().map_or_else(|| root.to_string(), Name::to_string);
+            let label = image.label();
             let why = match image.lost_manifest {
                 None => "the source has no manifest of this image".to_owned(),
                 Some(lost) => format!("the source does not have the compressed layers of its manifest {lost}"),

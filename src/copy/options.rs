@@ -94,6 +94,7 @@ impl Options {
             platforms: self.platforms.clone(),
             sparse: self.sparse,
             foreign: self.foreign,
+            is_selection: !self.selectors.is_empty(),
         }
     }
 }

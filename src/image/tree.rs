@@ -36,6 +36,13 @@ impl Image {
         self.tree.last().expect("a tree has a root")
     }
 
+    /// Returns the image as messages name it: its first name, else the digest by which its source knows it.
+    pub fn label(&self) -> String {
+        let config = self.root().config().filter(|_| self.synthesised);
+        let known = config.map_or(self.source_digest, |config| config.digest);
+        self.names.first().map_or_else(|| known.to_string(), Name::to_string)
+    }
+
     /// Returns the root as a list of images has it: its annotation names the index that the image is a part of.
     pub fn listed_root(&self) -> Cow<'_, Manifest> {
         let Some(original) = &self.original else { return Cow::Borrowed(self.root()) };

@@ -149,17 +149,22 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
-    /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
-    fn profile(&self) -> Profile {
-        Profile::default()
-    }
-}
     /// What is broken around `image`, although its bytes can be read: the links without which a registry could not serve
     /// it.
     fn broken_links(&self, _image: &Image) -> Result<BrokenLinks> {
         Ok(BrokenLinks::default())
     }
 
+    /// `error`, that the bytes of `blob` have another digest, with what the store knows about their place.
+    fn located(&self, _blob: &Descriptor, error: Error) -> Error {
+        error
+    }
+
+    /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
+    fn profile(&self) -> Profile {
+        Profile::default()
+    }
+}
 
 /// A location with several repositories, each of which is a store.
 pub trait Repositories: Send + Sync {

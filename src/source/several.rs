@@ -111,6 +111,13 @@ impl Store for Several {
         Ok(found)
     }
 
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        match self.holder(&blob.digest) {
+            Ok(store) => store.located(blob, error),
+            Err(_) => error,
+        }
+    }
+
     fn profile(&self) -> Profile {
         let profiles: Vec<Profile> = self.0.iter().map(|store| store.profile()).collect();
         let messages: Vec<&str> = profiles.iter().map(|profile| &*profile.empty_message).collect();

@@ -1,7 +1,7 @@
 //! Stores that change how blobs are opened, and leave everything else to another store.
 
 use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Image, Name};
 use std::io::Read;
 
@@ -54,6 +54,10 @@ impl<W: Wrapper> Store for W {
 
     fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
         self.wrapped().broken_links(image)
+    }
+
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        self.wrapped().located(blob, error)
     }
 
     fn profile(&self) -> Profile {

@@ -282,3 +282,18 @@ fn the_storage_is_never_written_and_is_not_part_of_the_address() {
     assert_eq!(done.status.code(), Some(2), "{}", done.stderr);
     assert!(done.stderr.contains("--src-root"), "{}", done.stderr);
 }
+
+#[test]
+fn each_blob_is_written_by_its_digest() {
+    let mut storage = StorageDir::new("vfs");
+    storage.add_pulled(&["docker.io/t/app:1"], &app_layers());
+    let store = open(storage.dir.path(), BOTH[0]).unwrap();
+    let manifest = store.roots(&[by_name("t/app:1")]).unwrap().remove(0).read(&store).unwrap();
+    let blobs = manifest.blobs().into_iter().map(|blob| blob.digest);
+    for digest in blobs.chain([manifest.digest()]) {
+        for src in ["containers-storage:t/app:1", "containers-storage:"] {
+            let blob = imgmv(storage.dir.path(), &["blob", src, &digest.to_string()]).bytes;
+            assert_eq!(Digest::of(&blob), digest, "{src}");
+        }
+    }
+}

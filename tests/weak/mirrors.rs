@@ -51,7 +51,7 @@ fn what_belongs_to_an_image_is_what_the_mirrors_and_the_registry_list() {
     for (has_api, has_older) in [(true, false), (false, false), (true, true), (false, true)] {
         let scene = Scene::new(3 << 20);
         let (double, line) = mirror(&scene);
-        [&double, &scene.double].map(|one| one.faults().no_referrers = !has_api);
+        [&double, &scene.double].into_iter().for_each(|one| one.faults().no_referrers = !has_api);
         let older = has_older.then(|| sign(&double, &scene.image, "older"));
         let [referrer, tagged] = sign(&scene.double, &scene.image, "newer");
         if !has_api {

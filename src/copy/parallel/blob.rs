@@ -5,7 +5,7 @@ use crate::compress::threads_per_layer;
 use crate::copy::compress_slots::CompressSlot;
 use crate::copy::unreadable::SourceFailure;
 use crate::copy::{CopyRun, Work, unreadable};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::Descriptor;
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, Order};
@@ -39,11 +39,15 @@ pub(super) fn retried(
         && !error.is_permanent()
         && work.recompress.is_some()
         && !stop.load(Ordering::Relaxed);
+    let located = |error: Error| match error.is_digest_mismatch() {
+        true => store.located(&work.blob, error),
+        false => error,
+    };
     if !(takes_back && (altered || lost)) {
-        return Err(error);
+        return Err(located(error));
     }
     run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
-    from_store(run, store, work, stop)
+    from_store(run, store, work, stop).map_err(located)
 }
 
 fn from_store(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store, ambiguous};
 use std::collections::{HashMap, HashSet};
 
+pub(crate) use names::left_out;
 use select::Wanted;
 pub use subset::Sparse;
 
@@ -59,6 +60,8 @@ pub struct PlanOptions {
     pub platforms: Platforms,
     pub sparse: Sparse,
     pub foreign: Foreign,
+    /// The roots were selected: they are not all that the source has.
+    pub is_selection: bool,
 }
 
 /// Plans the images of `roots` for a sink with these `capabilities`.
@@ -118,7 +121,7 @@ pub fn images(
             is_current: false,
         });
     }
-    names::give(&mut planned, &options.naming, capabilities, watch)?;
+    names::give(&mut planned, options, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }

@@ -121,6 +121,11 @@ pub trait EngineDirectory: Send + Sync {
     /// As [`EngineDirectory::named`].
     fn with_manifest(&self, digest: &Digest, repository: Option<&Reference>) -> Result<Option<ImageAt>>;
 
+    /// The names with a digest of `image`: the manifests by which it was pulled.
+    fn pulled_as(&self, _image: &ImageAt) -> Vec<Reference> {
+        Vec::new()
+    }
+
     /// The name that the engine tries first for the name `text`, where the engine has such a rule.
     fn local_name(&self, _text: &str) -> Option<String> {
         None

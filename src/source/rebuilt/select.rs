@@ -94,4 +94,19 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         let has_tag = asked.tag.is_some() && named.iter().any(same);
         Ok(ImageAt { name: has_tag.then_some(tagged), ..image })
     }
+
+    /// The name with a digest of an image without another name, where `manifest` has that digest. Of another one the user is
+    /// told that the image loses it.
+    pub(super) fn name_by_digest(&self, image: &ImageAt, manifest: &Digest) -> Option<Name> {
+        let pulled = self.directory().pulled_as(image);
+        let kept = pulled.iter().find(|reference| reference.digest == Some(*manifest));
+        if let (None, Some(lost)) = (kept, pulled.first()) {
+            self.directory().watch().say(&format!(
+                "image {} was pulled as {lost}, but that manifest is not stored; the image gets a new one, and does not get \
+                 this name",
+                image.id
+            ));
+        }
+        kept.map(Name::from)
+    }
 }

@@ -201,7 +201,11 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
         }
         let (count, mut roots, mut broken) = (images.len(), Vec::new(), Vec::new());
         for image in images {
-            match with_manifest(image) {
+            match with_manifest(image.clone()) {
+                Ok(root) if root.name.is_none() => {
+                    let name = self.name_by_digest(&image, &root.descriptor.digest);
+                    roots.push(Root { name, ..root });
+                }
                 Ok(root) => roots.push(root),
                 Err(error) => broken.push(error),
             }
@@ -218,6 +222,11 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        if let Some(manifest) = self.known().manifests.get(&blob.digest) {
+            let mut bytes = Cursor::new(manifest.bytes.clone());
+            bytes.set_position(from);
+            return Ok(Box::new(bytes));
+        }
         let places = self.known().blobs.get(&blob.digest).cloned().unwrap_or_default();
         let mut first = None;
         for place in &places {
@@ -239,6 +248,14 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
 
     fn names(&self) -> Result<Vec<Name>> {
         Ok(self.directory.listed()?.into_iter().filter_map(|image| image.name).collect())
+    }
+
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        let places = self.known().blobs.get(&blob.digest).cloned().unwrap_or_default();
+        match places.first() {
+            Some(place) => self.with_place(place, error),
+            None => error,
+        }
     }
 
     fn profile(&self) -> Profile {

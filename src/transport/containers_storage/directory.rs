@@ -197,6 +197,11 @@ impl EngineDirectory for ContainersStorage {
         Ok(None)
     }
 
+    fn pulled_as(&self, image: &ImageAt) -> Vec<Reference> {
+        let names = self.record(image).ok().flatten().map(|record| record.names).unwrap_or_default();
+        names.into_iter().filter(|name| name.digest.is_some()).collect()
+    }
+
     /// podman looks first for a local image, where a name has no registry.
     fn local_name(&self, text: &str) -> Option<String> {
         Some(format!("localhost/{text}"))

@@ -120,6 +120,12 @@ impl EngineDirectory for DockerDir {
         Ok(None)
     }
 
+    fn pulled_as(&self, image: &ImageAt) -> Vec<Reference> {
+        let Ok(names) = self.driver(image).and_then(names::read) else { return Vec::new() };
+        let own = names.all.iter().filter(|named| named.id == image.id && named.reference.digest.is_some());
+        own.map(|named| named.reference.clone()).collect()
+    }
+
     fn contents(&self, image: &ImageAt) -> Result<Contents<Layer>> {
         let (config, diff_ids) = images::config(self.driver(image)?, &image.id)?;
         let layers = layers::chain(&diff_ids).into_iter().map(|layer| (layer.diff_id, layer)).collect();
@@ -137,6 +143,8 @@ impl EngineDirectory for DockerDir {
         match (&image.name, now.flatten()) {
             (Some(_), None) => Some(Change::Removed),
             (Some(_), Some(id)) if *id != image.id => Some(Change::Replaced),
+            // docker removes the names of an image before its config.
+            _ if names.all.iter().any(|named| named.id == image.id) => None,
             _ => matches!(driver.read(&config_path(&image.id), 0), Ok(None)).then_some(Change::Removed),
         }
     }

@@ -322,12 +322,6 @@ impl Store for RegistryDirStore {
         Ok(found)
     }
 
-    /// A registry's tree may have an index with only some of its images: a copy of another tool or of imgmv wrote it.
-    fn profile(&self) -> Profile {
-        let empty_message = format!("{} has no image: no tag is in {REPOSITORIES}", self.tree.describe());
-        Profile { is_sparse: true, empty_message, ..Profile::default() }
-    }
-}
     /// In each repository in which the image was selected by a name.
     fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
         let names = self.places().get(&image.source_digest).cloned().unwrap_or_default();
@@ -350,3 +344,9 @@ impl Store for RegistryDirStore {
         Ok(served.broken)
     }
 
+    /// A registry's tree may have an index with only some of its images: a copy of another tool or of imgmv wrote it.
+    fn profile(&self) -> Profile {
+        let empty_message = format!("{} has no image: no tag is in {REPOSITORIES}", self.tree.describe());
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
+    }
+}
