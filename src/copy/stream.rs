@@ -27,7 +27,7 @@ pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     while let Some(blob) = stream.next_blob()? {
         streamed.insert(copy_blob(run, blob)?);
     }
-    let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
+    let store = StreamedStore { summary: stream.finish()?, blobs: streamed };
     let (roots, belonging) = run.split_attached(&store, store.roots(&run.options.selectors)?)?;
     let originals = attach::originals(&roots);
     let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
@@ -101,7 +101,7 @@ fn copy_blob(run: &CopyRun<'_>, blob: StreamedBlob<'_>) -> Result<Digest> {
 fn copy_documents(run: &CopyRun<'_>, store: &StreamedStore, images: &[Image]) -> Result<()> {
     let mut seen = HashSet::new();
     for blob in images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)) {
-        if store.blobs.as_ref().is_some_and(|streamed| streamed.contains(&blob.digest)) {
+        if store.blobs.contains(&blob.digest) {
             continue;
         }
         let bytes = store.summary.documents.get(&blob.digest).cloned().or_else(|| blob.embedded());

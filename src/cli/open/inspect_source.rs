@@ -19,7 +19,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub fn store(source: Source, run: &CliRun) -> Result<Arc<dyn Store>> {
     match source.into_store() {
         Ok(store) => Ok(store),
-        Err(stream) => Ok(Arc::new(StreamedStore { summary: read_to_end(*stream, run)?, blobs: None })),
+        Err(stream) => Ok(Arc::new(StreamedStore::of_all(read_to_end(*stream, run)?))),
     }
 }
 

@@ -104,7 +104,7 @@ impl VerifyVerb {
             }
             Err(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(*stream, run)?;
-                let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
+                let store: Arc<dyn Store> = Arc::new(StreamedStore::of_all(tail));
                 let mut images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 unreadable = attach(&mut images, &*store, run)?;
                 (store, images, hashed)

@@ -92,6 +92,7 @@ impl ArchiveStream {
     pub fn finish(mut self) -> Result<StreamSummary> {
         while !matches!(self.steps.step().map_err(|e| e.at(&self.label))?, Step::End) {}
         let (_, mut tail) = agreed_images(&self.steps.held, &self.label).map_err(|e| e.at(&self.label))?;
+        tail.layers = self.steps.held.layers.values().map(|layer| layer.digest).collect();
         tail.documents.extend(self.steps.held.into_blobs());
         Ok(tail)
     }

@@ -16,6 +16,8 @@ pub struct StreamSummary {
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
     pub(crate) attached: AttachedTable,
+    /// The other blobs, which were streamed.
+    pub layers: HashSet<Digest>,
     /// [`Profile::empty_message`] for this archive.
     pub empty_message: String,
 }
@@ -31,8 +33,15 @@ impl StreamSummary {
 pub struct StreamedStore {
     /// The documents of the stream.
     pub summary: StreamSummary,
-    /// The blobs that were streamed. `None`: they were not recorded, and every listed blob counts as present.
-    pub blobs: Option<HashSet<Digest>>,
+    /// The blobs that were streamed and belong to the images.
+    pub blobs: HashSet<Digest>,
+}
+
+impl StreamedStore {
+    /// The images of `summary` with all blobs of the stream.
+    pub fn of_all(summary: StreamSummary) -> StreamedStore {
+        StreamedStore { blobs: summary.layers.clone(), summary }
+    }
 }
 
 impl Store for StreamedStore {
@@ -49,7 +58,7 @@ impl Store for StreamedStore {
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let Some(bytes) = self.summary.documents.get(&blob.digest) else {
-            if self.blobs.as_ref().is_some_and(|blobs| !blobs.contains(&blob.digest)) {
+            if !self.blobs.contains(&blob.digest) {
                 return Err(Error::not_found(format!("the archive does not have blob {}", blob.digest)));
             }
             return Err(Error::usage(format!(
@@ -62,7 +71,7 @@ impl Store for StreamedStore {
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let document = self.summary.documents.get(digest).map(|bytes| bytes.len() as u64);
-        let streamed = self.blobs.as_ref().is_some_and(|blobs| blobs.contains(digest)).then_some(0);
+        let streamed = self.blobs.contains(digest).then_some(0);
         Ok(document.or(streamed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
     }
 
@@ -75,7 +84,7 @@ impl Store for StreamedStore {
     }
 
     fn profile(&self) -> Profile {
-        let (is_sparse, empty_message) = (self.blobs.is_some(), self.summary.empty_message.clone());
-        Profile { is_sparse, empty_message, ..Profile::default() }
+        let empty_message = self.summary.empty_message.clone();
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

@@ -260,6 +260,8 @@ impl Sink for RepositorySink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        // Where the registry refuses the one before, this one is not sent either.
+        self.put_deferred(self.defer(None))?;
         self.put_deferred(self.defer(Some(manifest.clone())))
     }
 
