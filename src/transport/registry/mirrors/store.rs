@@ -30,6 +30,8 @@ pub struct MirroredStore {
     cancel: Cancel,
     /// The number of reads of each blob. If a blob was wrong, the next read starts at the next host.
     opened: Mutex<HashMap<Digest, usize>>,
+    /// The registry itself, for what a copy can do without.
+    brief: Option<RepositoryStore>,
     /// For each of `hosts`, the error with which it could not be reached for what belongs to an image.
     unreachable: Vec<OnceLock<Error>>,
 }
@@ -48,7 +50,13 @@ impl MirroredStore {
         trusts_tags.push(true);
         let hosts: Vec<RepositoryStore> = mirrors.into_iter().map(stand_in).chain([home]).collect();
         let unreachable = hosts.iter().map(|_| OnceLock::new()).collect();
-        MirroredStore { hosts, trusts_tags, watch, cancel, opened: Mutex::default(), unreachable }
+        MirroredStore { hosts, trusts_tags, watch, cancel, opened: Mutex::default(), brief: None, unreachable }
+    }
+
+    /// This store, where `brief` asks the registry for what a copy can do without: it gives up soon, since mirrors are
+    /// used where the registry cannot be reached.
+    pub(in crate::transport::registry) fn with_brief_questions(self, brief: RepositoryStore) -> MirroredStore {
+        MirroredStore { brief: Some(brief), ..self }
     }
 
     fn home(&self) -> &RepositoryStore {
@@ -60,7 +68,9 @@ impl MirroredStore {
     /// # Errors
     /// `Interrupted`.
     fn ask_all<T: Send>(&self, ask: impl Fn(&RepositoryStore) -> Result<T> + Sync) -> Result<Answers<T>> {
-        let asked: Vec<_> = self.hosts.iter().zip(&self.unreachable).collect();
+        let home = self.brief.as_ref().unwrap_or(self.home());
+        let hosts = self.hosts.iter().take(self.hosts.len() - 1).chain([home]);
+        let asked: Vec<_> = hosts.zip(&self.unreachable).collect();
         let trusted = asked.into_iter().zip(&self.trusts_tags).filter(|(_, trusts_tags)| **trusts_tags);
         let trusted: Vec<_> = trusted.map(|(asked, _)| asked).collect();
         let mut answers = parallel::try_map(&trusted, trusted.len(), |(host, unreachable)| {
