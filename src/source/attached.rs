@@ -156,9 +156,12 @@ impl Search<'_> {
             let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
             digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
         };
-        let own = image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest));
-        let own: Vec<Digest> = own.map(Manifest::digest).collect();
-        let subjects: Vec<Digest> = own.iter().chain(also.iter().filter(|also| !own.contains(also))).copied().collect();
+        // Parts of the index that the image is a part of are attached already.
+        let parts = image.attached.iter().map(|part| &part.manifest);
+        let own = image.tree.iter().chain(&image.original).chain(parts).filter(|manifest| !made_here(manifest));
+        let mut known = HashSet::new();
+        let subjects = own.map(Manifest::digest).chain(also.iter().copied()).filter(|subject| known.insert(*subject));
+        let subjects: Vec<Digest> = subjects.collect();
         // The store learns from the first subject how the registry lists referrers.
         let (first, rest) = subjects.split_at(subjects.len().min(1));
         let threads = parallel_requests(self.store);
