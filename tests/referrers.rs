@@ -8,6 +8,8 @@ mod engines;
 mod hostile;
 #[path = "referrers/incomplete.rs"]
 mod incomplete;
+#[path = "referrers/nested.rs"]
+mod nested;
 #[path = "referrers/options.rs"]
 mod options;
 #[path = "referrers/peers.rs"]

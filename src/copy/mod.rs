@@ -5,8 +5,8 @@
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
 //! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
 //! `attach` finds what belongs to an image (referrers, cosign's tags), which is stored after the image and before its
-//! names, and `unreadable` leaves out what the source cannot give of that; `tagged` decides which of cosign's tags the
-//! sink keeps; `current` finds the images that the sink has already;
+//! names, `belonging` leaves out what belongs to other digests than the sink gets, and `unreadable` what the source cannot
+//! give; `tagged` decides which of cosign's tags the sink keeps; `current` finds the images that the sink has already;
 //! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
@@ -31,6 +31,7 @@
 //! next copy replaces a blob of the wrong size, and `imgmv verify` reads everything.
 
 mod attach;
+mod belonging;
 pub(crate) mod compress_slots;
 pub mod convert;
 mod current;

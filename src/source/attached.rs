@@ -42,7 +42,8 @@ pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerTyp
     attached_to_all(image, &[], store, types, cancel)
 }
 
-/// As [`attached_to`] for each of `images`, in their order; several at the same time where each request takes long.
+/// As [`attached_to`] for each of `images`, in their order, with what belongs to an index of which the image is only a
+/// part; several at the same time where each request takes long.
 ///
 /// # Errors
 /// Those of [`attached_to`].
@@ -54,7 +55,10 @@ pub(crate) fn attached_to_each(
 ) -> Result<Vec<Found>> {
     // The store learns from the first image how the registry lists referrers.
     let (first, rest) = images.split_at(images.len().min(1));
-    let find = |image: &Image| attached_to(image, store, types, cancel);
+    let find = |image: &Image| {
+        let source = Some(image.source_digest).filter(|_| !image.synthesised);
+        attached_to_all(image, source.as_slice(), store, types, cancel)
+    };
     let mut found = first.iter().map(find).collect::<Result<Vec<_>>>()?;
     found.extend(parallel::try_map(rest, parallel_requests(store), find)?);
     Ok(found)
@@ -160,7 +164,9 @@ impl Search<'_> {
             digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
         };
         // The root comes first: it is the one that is most likely signed.
-        let own = image.original.iter().chain(image.tree.iter().rev()).filter(|manifest| !made_here(manifest));
+        let own = image.original.iter().chain(image.tree.iter().rev());
+        // Parts of the index that the image is a part of are attached already.
+        let own = own.chain(image.attached.iter().map(|part| &part.manifest)).filter(|manifest| !made_here(manifest));
         let own: Vec<Digest> = own.map(Manifest::digest).collect();
         let mut level: Vec<Digest> = own.iter().chain(also).copied().filter(|one| self.asked.insert(*one)).collect();
         for depth in 1.. {

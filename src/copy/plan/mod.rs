@@ -96,7 +96,7 @@ pub fn images(
             original: root.original.as_ref().filter(|original| keeps_original && original.digest != descriptor.digest),
         };
         let chosen = select::choose(store, &known, wanted, options, capabilities, watch, &label)?;
-        let select::Chosen { tree, narrowed, original, attestations, bytes: read } = chosen;
+        let select::Chosen { tree, narrowed, original, parts, bytes: read } = chosen;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
             let digest = index.digest();
@@ -121,7 +121,7 @@ pub fn images(
             foreign_layers,
             narrowed,
             original,
-            attached: attestations.into_iter().map(|attestation| Attached::new(attestation, None)).collect(),
+            attached: parts.into_iter().map(|part| Attached::new(part, None)).collect(),
             is_current: false,
         });
     }

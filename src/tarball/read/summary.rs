@@ -48,7 +48,7 @@ impl Store for StreamedStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let roots = self.summary.roots.clone();
         let known = with_unlisted(roots, selectors, |digest| Ok(self.summary.documents.get(digest).cloned()))?;
-        Ok(self.summary.attached.with_originals(self, select(&known, selectors)?))
+        Ok(self.summary.attached.with_originals(select(&known, selectors)?))
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
