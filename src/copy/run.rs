@@ -124,12 +124,14 @@ impl<'a> CopyRun<'a> {
         let _ = self.unchanged.set(unchanged::blobs(images));
     }
 
+    /// Whether `digest` is a blob of the images that keeps its bytes.
+    pub fn is_unchanged(&self, digest: &Digest) -> bool {
+        self.unchanged.get().is_some_and(|unchanged| unchanged.contains(digest))
+    }
+
     /// The recompression of `layer` in this copy, if any.
     pub fn recompression(&self, layer: &Descriptor) -> Option<Recompress> {
-        if self.unchanged.get().is_some_and(|unchanged| unchanged.contains(&layer.digest)) {
-            return None;
-        }
-        self.recompression_from(layer.coding()?)
+        if self.is_unchanged(&layer.digest) { None } else { self.recompression_from(layer.coding()?) }
     }
 
     /// The recompression of a layer that is compressed as `was`, if any.
