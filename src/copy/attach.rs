@@ -213,7 +213,7 @@ pub(super) fn originals(roots: &[Root]) -> Originals {
 }
 
 /// The name of `image` in messages.
-fn label(image: &Image) -> String {
+pub(super) fn label(image: &Image) -> String {
     image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string)
 }
 

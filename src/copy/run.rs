@@ -121,7 +121,15 @@ impl<'a> CopyRun<'a> {
     pub fn note_images(&self, images: &[Image]) {
         self.tell_foreign(images);
         self.tell_artifacts(images);
-        let _ = self.unchanged.set(unchanged::blobs(images));
+        let mut unchanged = unchanged::blobs(images);
+        if self.options.compress == Compress::Default && self.capabilities.referrers {
+            for image in images {
+                let kept = unchanged::layers_with_referrers(image, self.options.format);
+                self.tell_kept(image, &kept);
+                unchanged.extend(kept);
+            }
+        }
+        let _ = self.unchanged.set(unchanged);
     }
 
     /// Whether `digest` is a blob of the images that keeps its bytes.

@@ -93,3 +93,38 @@ fn layers_are_compressed_where_they_are_known() {
         assert_eq!(said.contains("uncompressed layers stay"), is_same, "{archive} {options:?}: {said}");
     }
 }
+
+/// What is attached to an image has its digest. So its layers are not compressed unless the user asks for it.
+#[test]
+fn an_image_with_referrers_keeps_its_layers() {
+    let mut world = World::new();
+    let images = [world.image("linux/amd64", b"one"), world.image("linux/arm64", b"two")];
+    let index = world.index(&images, json!({}));
+    world.name("1", &index);
+    let (sbom, _) = model(&mut world, Some(&images[0]));
+    world.list(&sbom);
+    for archive in ["a.tar", "a.tar.gz"] {
+        done(&world, &["copy", "oci:DIR/l:1", &format!("DIR/{archive}")]);
+    }
+    for from in ["oci:DIR/l:1", "DIR/a.tar", "DIR/a.tar.gz"] {
+        let to = Double::start();
+        let target = format!("docker://{}/app:1", to.host());
+        let said = done(&world, &["copy", "-v", from, &target]);
+        assert!(to.manifest("app", &images[0].digest).is_some(), "{from}: {said}");
+        assert!(to.manifest("app", &sbom.digest).is_some(), "{from}: {said}");
+        assert!(said.contains("keep their digests"), "{from}: {said}");
+        // The SBOM does not refer to the index or to this image.
+        assert!(to.manifest("app", &images[1].digest).is_none(), "{from}: {said}");
+        for options in [&["--compress", "gzip"][..], &["--no-referrers"]] {
+            let to = Double::start();
+            done(&world, &[&["copy", from, &format!("docker://{}/app:1", to.host())], options].concat());
+            assert!(to.manifest("app", &images[0].digest).is_none(), "{from} {options:?}");
+        }
+    }
+    let cosign = model(&mut world, None).0;
+    world.name(&crate::signed::sig_tag(&index), &cosign);
+    let to = Double::start();
+    let said = done(&world, &["copy", "oci:DIR/l:1", &format!("docker://{}/app:1", to.host())]);
+    assert_eq!(to.tag("app", "1"), Some(index.digest), "{said}");
+    assert_eq!(to.tag("app", &crate::signed::sig_tag(&index)), Some(cosign.digest), "{said}");
+}
