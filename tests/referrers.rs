@@ -22,6 +22,8 @@ mod signed;
 mod sparse;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "referrers/uncompressed.rs"]
+mod uncompressed;
 #[path = "faults/images/world.rs"]
 #[allow(dead_code)]
 mod world;

@@ -251,7 +251,7 @@ fn not_copied(image: &Image, count: usize) -> Option<String> {
 }
 
 /// The name of `image` in messages.
-fn label(image: &Image) -> String {
+pub(super) fn label(image: &Image) -> String {
     image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string)
 }
 

@@ -22,7 +22,7 @@
 //!
 //! **Only container images are converted** (`unchanged.rs`): a manifest with an image's config type, without a subject
 //! and without another `artifactType`, whose layers have an image's types. All other content keeps its bytes. A stream
-//! is compressed before its manifests arrive; if a blob then belongs to an artifact, nothing is published.
+//! is compressed before its manifests arrive; `ahead` decides which of its blobs are layers.
 //!
 //! **Nondistributable layers** are copied where the source has them, and only they may be missing; their `urls` decide
 //! nothing. `--foreign fetch` downloads them from the hosts that the image's author named.
@@ -30,6 +30,7 @@
 //! **Blob data is not fsynced** by default, as in every peer; `index.json` and auth files are. After a power cut the
 //! next copy replaces a blob of the wrong size, and `imgmv verify` reads everything.
 
+mod ahead;
 mod attach;
 mod belonging;
 pub(crate) mod compress_slots;

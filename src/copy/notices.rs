@@ -1,10 +1,12 @@
 //! Messages about conversions and skipped layers, before anything is transferred.
 
+use super::attach::label;
 use super::convert::Format;
 use super::unchanged;
 use super::{Compress, CopyRun, Foreign, Work};
 use crate::error::Result;
-use crate::image::{Coding, Image, Manifest, Name};
+use crate::image::{Coding, Descriptor, Digest, Image, Manifest, Name};
+use crate::progress::Event;
 use crate::source::Store;
 use std::collections::HashSet;
 
@@ -21,6 +23,21 @@ impl CopyRun<'_> {
             let layers = if count == 1 { "1 layer is".to_owned() } else { format!("{count} layers are") };
             let (was, to) = (described(was), described(to));
             self.watch.say(&format!("{layers} recompressed for the destination ({was} to {to}); their digests change"));
+        }
+    }
+
+    /// Reports layers of `image`, among `kept`, that would be recompressed without its referrers.
+    pub(super) fn tell_kept(&self, image: &Image, kept: &HashSet<Digest>) {
+        let is_kept = |layer: &&Descriptor| {
+            let how = layer.coding().and_then(|coding| self.recompression_from(coding));
+            how.is_some() && kept.contains(&layer.digest) && self.recompressed(&layer.digest).is_none()
+        };
+        if image.tree.iter().flat_map(Manifest::layers).any(|layer| is_kept(&layer)) {
+            self.watch.event(Event::Detail(&format!(
+                "{}: uncompressed layers keep their digests, since signatures or other referrers belong to the image; \
+                 --compress gzip compresses them and leaves out what belongs to the image",
+                label(image)
+            )));
         }
     }
 

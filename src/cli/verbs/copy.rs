@@ -29,7 +29,7 @@ use std::time::Instant;
 ///
 /// imgmv hashes every byte, and publishes a name only after the image is complete. It does not send blobs that DST has
 /// already. Layers and manifests keep their bytes and digests; imgmv reports each exception on standard error. For
-/// example, uncompressed layers are compressed with gzip for a registry.
+/// example, uncompressed layers of an image without referrers are compressed with gzip for a registry.
 ///
 /// With several destinations imgmv copies in parallel and reads SRC once. A slow destination gets its own read; if SRC
 /// is streamed (a pipe, a compressed archive), the others wait for it. imgmv names each destination that fails, and

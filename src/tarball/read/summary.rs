@@ -1,5 +1,6 @@
 //! The content of a stream that was read to its end, without its layers.
 
+use super::again::LayersAgain;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, media_type};
 use crate::source::{Profile, ReferrerList, Root, Selector, Store, select, with_unlisted};
@@ -16,8 +17,10 @@ pub struct StreamSummary {
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
     pub(crate) attached: AttachedTable,
-    /// The other blobs, which were streamed.
-    pub layers: HashSet<Digest>,
+    /// The other blobs.
+    pub streamed: HashSet<Digest>,
+    /// The layers of an archive in a file.
+    pub(crate) layers: Option<LayersAgain>,
     /// [`Profile::empty_message`] for this archive.
     pub empty_message: String,
 }
@@ -29,7 +32,8 @@ impl StreamSummary {
     }
 }
 
-/// A stream that was read to its end, as a store of its documents. Its layers cannot be opened.
+/// A stream that was read to its end, as a store of its documents. Its layers can be opened only if it is a
+/// file, which is then read from its start.
 pub struct StreamedStore {
     /// The documents of the stream.
     pub summary: StreamSummary,
@@ -40,7 +44,7 @@ pub struct StreamedStore {
 impl StreamedStore {
     /// The images of `summary` with all blobs of the stream.
     pub fn of_all(summary: StreamSummary) -> StreamedStore {
-        StreamedStore { blobs: summary.layers.clone(), summary }
+        StreamedStore { blobs: summary.streamed.clone(), summary }
     }
 }
 
@@ -60,6 +64,11 @@ impl Store for StreamedStore {
         let Some(bytes) = self.summary.documents.get(&blob.digest) else {
             if !self.blobs.contains(&blob.digest) {
                 return Err(Error::not_found(format!("the archive does not have blob {}", blob.digest)));
+            }
+            if let Some(layers) = &self.summary.layers
+                && let Some(bytes) = layers.open(blob, from)?
+            {
+                return Ok(bytes);
             }
             return Err(Error::usage(format!(
                 "blob {}: already streamed and cannot be read again; save the archive to a file first",
