@@ -31,7 +31,7 @@ pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     let (roots, belonging) = run.split_attached(&store, store.roots(&run.options.selectors)?)?;
     let originals = attach::originals(&roots);
     let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
-    run.fail_if_empty(&images, &store.summary.empty_message)?;
+    run.fail_if_empty(&images, &store)?;
     run.attach(&store, &originals, &mut images)?;
     run.add_unattached(&store, belonging, &mut images)?;
     run.note_images(&images);

@@ -15,7 +15,7 @@ use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
 use crate::source::Selector;
-use crate::source::attached::image_roots;
+use crate::source::attached::{image_roots, no_image_message};
 use crate::transfer::Budget;
 use crate::transport::registry::Prefix;
 use crate::{Error, Result};
@@ -179,7 +179,7 @@ impl CopyVerb {
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = image_roots(&*store, &selectors)?;
         if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(store.profile().empty_message));
+            return Err(Error::not_found(no_image_message(&*store)));
         }
         // Names by digest come last: a tag of the same image in the same repository makes them unnecessary.
         roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
