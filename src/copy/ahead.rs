@@ -89,7 +89,7 @@ fn planned(run: &CopyRun<'_>, store: StreamedStore) -> Result<(StreamedStore, Ve
     let (roots, belonging) = run.split_attached(&store, store.roots(&run.options.selectors)?)?;
     let originals = attach::originals(&roots);
     let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
-    run.fail_if_empty(&images, &store.summary.empty_message)?;
+    run.fail_if_empty(&images, &store)?;
     run.attach(&store, &originals, &mut images)?;
     run.add_unattached(&store, belonging, &mut images)?;
     run.note_images(&images);

@@ -84,6 +84,23 @@ pub fn with_referrers(list: Option<&[u8]>, added: &[Descriptor]) -> Result<Optio
     made.map(Some).map_err(|error| error.to_string())
 }
 
+/// The list of referrers `list`, the bytes under a referrers tag, without the entries of `digest`, and the number of the
+/// others; `None` if it has none of `digest`.
+///
+/// Fails, with the reason, if `list` is not an index.
+pub fn without_referrer(list: &[u8], digest: &Digest) -> Result<Option<(Manifest, usize)>, String> {
+    let mut list = json_tree(list)?;
+    let Some(Value::Array(entries)) = list.get_mut("manifests") else { return Ok(None) };
+    let (before, named) = (entries.len(), digest.to_string());
+    entries.retain(|entry| entry.get("digest").and_then(Value::as_str) != Some(&named));
+    let left = entries.len();
+    if left == before {
+        return Ok(None);
+    }
+    let made = Manifest::from_bytes(list.to_string().into_bytes(), media_type::OCI_INDEX);
+    made.map(|list| Some((list, left))).map_err(|error| error.to_string())
+}
+
 /// The subject in a tag of the form of [`digest_tags`], or in a referrers tag, `sha256-<hex>` (distribution-spec,
 /// "Referrers Tag Schema").
 pub fn tagged_subject(tag: &str) -> Option<Digest> {

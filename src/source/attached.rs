@@ -10,6 +10,7 @@ use crate::error::{Kind, Result};
 use crate::image::{
     Attached, Descriptor, Digest, Image, MAX_COPIED_REFERRERS, Manifest, Name, ReferrerType, media_type, tagged_subject,
 };
+use crate::message::counted;
 use crate::parallel;
 use std::collections::HashSet;
 use std::iter;
@@ -91,6 +92,19 @@ pub(crate) fn attached_to_all(
 pub(crate) fn image_roots(store: &dyn Store, selectors: &[Selector]) -> Result<Vec<Root>> {
     let roots = store.roots(selectors)?;
     if selectors.is_empty() { Ok(split(store, roots)?.0) } else { Ok(roots) }
+}
+
+/// The message for a `store` without any image.
+pub(crate) fn no_image_message(store: &dyn Store) -> String {
+    let empty = store.profile().empty_message;
+    match store.roots(&[]) {
+        Ok(roots) if !roots.is_empty() => format!(
+            "the source has {}, all of which are signatures or other referrers of images without a name; select an \
+             image by its digest",
+            counted(roots.len(), "manifest")
+        ),
+        _ => empty,
+    }
 }
 
 /// The images among `roots`, which are all of `store`, and those that belong to another one.
