@@ -23,7 +23,7 @@ use crate::source::Root;
 use crate::tarsplit::StoredLayer;
 
 pub use explanation::Change;
-pub(crate) use form::{Form, MAX_LAYERS, missing_part, with_hint};
+pub(crate) use form::{Form, MAX_LAYERS, missing_part, some_reasons, with_hint};
 pub(crate) use id_prefix::IdPrefix;
 pub use store::RebuiltStore;
 
@@ -92,6 +92,11 @@ pub trait EngineDirectory: Send + Sync {
     /// # Errors
     /// - `Invalid`: the records are damaged.
     fn named(&self) -> Result<Vec<ImageAt>>;
+
+    /// The sentence about records of names that are damaged and passed over by [`EngineDirectory::named`].
+    fn names_damage(&self) -> Option<String> {
+        None
+    }
 
     /// The images without a name that the engine lists.
     ///

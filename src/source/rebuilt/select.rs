@@ -35,7 +35,13 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             Err(error) if error.kind() == Kind::NotFound => choose(&self.directory().listed()?),
             chosen => chosen,
         };
-        chosen.map_err(|error| error.at(self.directory().label()))
+        chosen.map_err(|error| match self.directory().names_damage() {
+            Some(damage) if error.kind() == Kind::NotFound => {
+                Error::invalid(format!("{error}, of what can be read: {damage}"))
+            }
+            _ => error,
+        })
+        .map_err(|error| error.at(self.directory().label()))
     }
 
     /// The engine's own name for a name that is not complete, if an image has it.

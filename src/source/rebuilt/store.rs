@@ -53,6 +53,9 @@ impl<D: EngineDirectory> RebuiltStore<D> {
 
     /// The listed images without those that cannot be read, of which the user is told why.
     fn readable(&self) -> Result<Vec<ImageAt>> {
+        if let Some(damage) = self.directory.names_damage() {
+            self.directory.watch().say(&format!("{damage}; this is passed over"));
+        }
         let mut images = self.directory.listed()?;
         images.retain(|image| match self.directory.unreadable(image) {
             Some(reason) => {

@@ -156,6 +156,15 @@ impl EngineDirectory for ContainersStorage {
         Ok(named)
     }
 
+    fn names_damage(&self) -> Option<String> {
+        let damage = |driver: &Driver| {
+            let why = driver.images().ok()?.damage.clone()?;
+            Some(format!("{}: {why}", driver.root().display(driver.images_path())))
+        };
+        let damage: Vec<String> = self.drivers.iter().filter_map(damage).collect();
+        (!damage.is_empty()).then(|| damage.join("; "))
+    }
+
     fn unnamed(&self) -> Result<Vec<ImageAt>> {
         let mut unnamed = Vec::new();
         for (at, driver) in self.drivers.iter().enumerate() {

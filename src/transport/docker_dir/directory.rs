@@ -102,6 +102,12 @@ impl EngineDirectory for DockerDir {
         Ok(every)
     }
 
+    fn names_damage(&self) -> Option<String> {
+        let damage = |driver: &Driver| names::read(driver).ok()?.damage.clone();
+        let damage: Vec<String> = self.drivers.iter().filter_map(damage).collect();
+        (!damage.is_empty()).then(|| damage.join("; "))
+    }
+
     /// The user is told that the manifest itself is not stored.
     fn with_manifest(&self, digest: &Digest, repository: Option<&Reference>) -> Result<Option<ImageAt>> {
         let fits = |named: &Named| {
@@ -138,7 +144,7 @@ impl EngineDirectory for DockerDir {
 
     fn change_of(&self, image: &ImageAt) -> Option<Change> {
         let driver = self.driver(image).ok()?;
-        let names = names::read(driver).ok()?;
+        let names = names::read(driver).ok().filter(|names| names.damage.is_none())?;
         let now = image.name.as_ref().map(|name| names.ids.get(name));
         match (&image.name, now.flatten()) {
             (Some(_), None) => Some(Change::Removed),
