@@ -259,6 +259,7 @@ fn each_blob_is_written_by_its_digest() {
     assert_eq!(none.status.code(), Some(3), "{}", none.stderr);
 }
 
+/// A registry's storage tree, and a destination with a repository for each image.
 #[test]
 fn images_without_a_name_are_left_out_with_a_message_where_a_name_is_needed() {
     let mut docker = app("overlay2");
@@ -289,5 +290,41 @@ fn images_without_a_name_are_left_out_with_a_message_where_a_name_is_needed() {
         let refused = try_imgmv(docker.dir.path(), &["copy", &asked, &tree]);
         assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
         assert!(refused.stderr.contains(&format!("image {dangling} has no name")), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_damaged_name_hides_no_other_image() {
+    let mut docker = app("overlay2");
+    let id = docker.add(&["t/other:1"], &[layer("other")]);
+    let file = docker.image().join("repositories.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let with = |entry: &str| text.replacen("{\"Repositories\":{", &format!("{{\"Repositories\":{{{entry},"), 1);
+    let root = docker.dir.path();
+    for (wrong, why) in [
+        (r#""x":{"x:1":"sha256:zz"}"#, "the image ID of x:1 is not a digest"),
+        (r#""x":{"x:1":5}"#, "the image ID of x:1 is not a digest"),
+        (r#""x":"foo""#, "the repository x has no list of names"),
+        (r#""x":{"a b":"sha256:zz"}"#, "is not a"),
+    ] {
+        fs::write(&file, with(wrong)).unwrap();
+        let listed = imgmv(root, &["list", "docker-dir:"]);
+        assert_eq!(listed.stdout, "docker.io/t/app:1\ndocker.io/t/other:1\n", "{wrong}");
+        assert!(listed.stderr.contains(why) && listed.stderr.contains(file.to_str().unwrap()), "{}", listed.stderr);
+        for src in ["docker-dir:t/other:1", &format!("docker-dir:{id}"), "docker-dir:"] {
+            imgmv(root, &["verify", src]);
+        }
+        let missing = try_imgmv(root, &["verify", "docker-dir:x:1"]);
+        assert_eq!(missing.status.code(), Some(5), "{}", missing.stderr);
+        assert!(missing.stderr.contains(why), "{}", missing.stderr);
+    }
+    // Without any name, the IDs are left.
+    for damaged in ["", &text[..text.len() - 20]] {
+        fs::write(&file, damaged).unwrap();
+        let listed = imgmv(root, &["list", "docker-dir:"]);
+        assert!(listed.stdout.contains(&id.to_string()) && listed.stdout.lines().count() == 2, "{}", listed.stdout);
+        assert!(listed.stderr.contains("it is not JSON"), "{}", listed.stderr);
+        imgmv(root, &["verify", &format!("docker-dir:{id}")]);
+        assert_eq!(try_imgmv(root, &["verify", "docker-dir:t/other:1"]).status.code(), Some(5));
     }
 }

@@ -50,6 +50,9 @@ pub(super) fn chain(places: &Places<'_>, record: &ImageRecord, diff_ids: &[Diges
         }
         let layer = find(&all, &id);
         let layer = layer.ok_or_else(|| Error::not_found(format!("the record of layer {} is missing", id.hex())))?;
+        if let Some(why) = &layer.damage {
+            return Err(Error::invalid(format!("the record of layer {} is damaged: {why}", id.hex())));
+        }
         next = layer.parent;
         stored.push(layer);
     }
