@@ -166,6 +166,11 @@ impl Error {
         Error { message: format!("{}: {}", on_one_line(&location.to_string()), self.message), ..self }
     }
 
+    /// As [`Error::at`], unless the message has `location` already.
+    pub fn at_once(self, location: &str) -> Self {
+        if self.message.contains(&*on_one_line(location)) { self } else { self.at(location) }
+    }
+
     /// Replaces the message; see [`Error::new`] for `message`.
     pub fn reworded(self, message: impl Into<String>) -> Self {
         Error { message: on_one_line(&message.into()), ..self }

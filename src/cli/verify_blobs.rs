@@ -7,6 +7,7 @@ use crate::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Outcome, Watch};
 use crate::source::Store;
 use crate::source::documents;
+use crate::source::with_file;
 use crate::tarball::{ArchiveStream, StreamSummary};
 use crate::{Error, Kind, Result, parallel};
 use std::collections::{HashMap, HashSet};
@@ -105,7 +106,7 @@ fn hash_blob(
     });
     let outcome = if result.is_ok() { Outcome::Transferred } else { Outcome::Failed };
     run.screen.event(Event::BlobEnd { id, outcome });
-    result.map_err(|error| with_digest(error, &blob.digest))
+    result.map_err(|error| with_file(store, &blob.digest, with_digest(error, &blob.digest)))
 }
 
 /// Adds the blob's digest to `error`, if its message does not have it.

@@ -1,6 +1,7 @@
 //! A copy from a store: plan, find what the sink is missing, transfer that, publish.
 
 use super::convert::{Format, RecompressedLayer};
+use super::parallel::BlobSource;
 use super::run::{CopyRun, Work};
 use super::{Count, attach, parallel, plan};
 use crate::error::{Error, Result};
@@ -21,8 +22,8 @@ impl CopyRun<'_> {
         self.attach(store, &originals, &mut images)?;
         self.add_unattached(store, belonging, &mut images)?;
         self.note_images(&images);
-        self.tell_synthesised(&images);
         self.tell_broken_links(store, &images)?;
+        self.tell_synthesised(&images);
         self.look_up_layers(&images);
         self.drop_unattachable(&mut images)?;
         let (current, images) = self.split_current(images)?;
@@ -35,7 +36,7 @@ impl CopyRun<'_> {
             images.iter().for_each(|image| self.report_image(image, image.source_digest));
             return Ok(());
         }
-        parallel::transfer_all(self, store, work, resume_first)?;
+        parallel::transfer_all(self, BlobSource { store, images: &images }, work, resume_first)?;
         self.publish(&images)
     }
 

@@ -130,9 +130,13 @@ impl Store for Several {
         Ok(found)
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        self.holder(digest).ok()?.file_of(digest)
+    }
+
     fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
         let mut found = BrokenLinks::default();
-        for store in &self.0 {
+        for store in &self.stores {
             found.merge(store.broken_links(image)?);
         }
         Ok(found)

@@ -52,6 +52,10 @@ impl<W: Wrapper> Store for W {
         self.wrapped().unlisted_digest_tags()
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        self.wrapped().file_of(digest)
+    }
+
     fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
         self.wrapped().broken_links(image)
     }

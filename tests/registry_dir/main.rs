@@ -1,5 +1,6 @@
 //! A registry's storage tree as a source and a destination: promises, hostile trees, kills, and the real registry.
 
+mod damaged;
 mod gone;
 mod hostile;
 mod killed;

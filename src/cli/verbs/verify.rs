@@ -13,9 +13,9 @@ use crate::cli::verify_blobs;
 use crate::cli::verify_blobs::{HashedBlob, HashedBlobs, Uncompressed};
 use crate::image::{Config, Descriptor, Digest, Image, Manifest, Name};
 use crate::message::counted;
-use crate::source::Store;
 use crate::source::attached::{Found, attached_to};
 use crate::source::documents;
+use crate::source::{Store, with_file};
 use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
 use clap::Args;
@@ -231,10 +231,13 @@ fn check_blob(blob: &Descriptor, store: &dyn Store, hashed: &HashedBlobs) -> Res
     };
     match found {
         Ok(found) if found.size == blob.size => Ok(None),
-        Ok(found) => Ok(Some(format!(
-            "blob {}: size is {} bytes, expected {} (from its descriptor)",
-            blob.digest, found.size, blob.size
-        ))),
+        Ok(found) => {
+            let error = Error::invalid(format!(
+                "blob {}: size is {} bytes, expected {} (from its descriptor)",
+                blob.digest, found.size, blob.size
+            ));
+            Ok(Some(with_file(store, &blob.digest, error).to_string()))
+        }
         Err(error) if matches!(error.kind(), Kind::Invalid | Kind::NotFound | Kind::Usage) => {
             Ok(Some(error.to_string()))
         }

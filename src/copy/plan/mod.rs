@@ -5,7 +5,7 @@ mod platforms;
 mod select;
 mod subset;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Attached, Descriptor, Digest, Image, Manifest, Name, Platform};
 use crate::progress::Watch;
 use crate::sink::{Shape, SinkCapabilities};
@@ -95,7 +95,8 @@ pub fn images(
             root: descriptor,
             original: root.original.as_ref().filter(|original| keeps_original && original.digest != descriptor.digest),
         };
-        let chosen = select::choose(store, &known, wanted, options, capabilities, watch, &label)?;
+        let chosen = select::choose(store, &known, wanted, options, capabilities, watch, &label);
+        let chosen = chosen.map_err(|error| named(error, &label))?;
         let select::Chosen { tree, narrowed, original, parts, bytes: read } = chosen;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
@@ -128,6 +129,14 @@ pub fn images(
     names::give(&mut planned, options, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
+}
+
+/// `error` of what an image lacks, with its name.
+fn named(error: Error, label: &str) -> Error {
+    match error.kind() {
+        Kind::NotFound | Kind::Invalid => error.at_once(label),
+        _ => error,
+    }
 }
 
 /// The root's own descriptor, or that of the index that it was narrowed from, where the copy needs the index itself: for

@@ -6,7 +6,7 @@ use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, media_type}
 use crate::message::counted;
 use crate::progress::{Event, Watch};
 use crate::sink::{Shape, SinkCapabilities};
-use crate::source::{Root, Store};
+use crate::source::{Root, Store, with_file};
 use std::collections::{HashMap, HashSet};
 
 /// Maximum depth of indexes in indexes.
@@ -244,7 +244,7 @@ impl Chooser<'_> {
             None => {
                 let bytes = self.read(at)?;
                 self.count(&at.digest, bytes.len())?;
-                let manifest = Manifest::parse(bytes, at)?;
+                let manifest = Manifest::parse(bytes, at).map_err(|e| with_file(self.store, &at.digest, e))?;
                 self.remember(&manifest);
                 manifest
             }

@@ -211,6 +211,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
         Ok(Box::new(self.files.open(Extent { at: extent.at + from, size: extent.size - from })))
     }
 
+    fn file_of(&self, _digest: &Digest) -> Option<String> {
+        Some(self.label.clone())
+    }
+
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         if let Some(manifest) = self.created().manifests.get(digest) {
             return Ok(Some(manifest.descriptor.clone()));

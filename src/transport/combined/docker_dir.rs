@@ -265,6 +265,10 @@ impl Store for MobyStore {
         self.0.find(digest)
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        self.0.file_of(digest)
+    }
+
     fn names(&self) -> Result<Vec<Name>> {
         let names = self.0.names()?.into_iter();
         Ok(names.filter(|name| !name.as_str().starts_with(DANGLING)).collect())

@@ -111,6 +111,11 @@ impl Store for LayoutStore {
         Ok(Box::new(file))
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        let blobs = self.layout.blobs(digest.algorithm()).ok().flatten()?;
+        Some(blobs.display(&digest.hex())).filter(|_| !self.made.contains_key(digest))
+    }
+
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         if let Some(made) = self.made.get(digest) {
             return Ok(Some(made.descriptor.clone()));

@@ -78,7 +78,8 @@ impl RegistryDirStore {
     }
 
     fn root(&self, repository: &Repository, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
-        let root = root_at(&self.tree, name, digest, data).map_err(|e| e.at(repository.name()))?;
+        let label = name.as_ref().map_or_else(|| repository.name().to_owned(), Name::to_string);
+        let root = root_at(&self.tree, name, digest, data).map_err(|e| e.at(label))?;
         self.selected().insert(repository.name().to_owned());
         self.places().entry(*digest).or_default().insert(repository.name().to_owned());
         Ok(root)
@@ -91,7 +92,7 @@ impl RegistryDirStore {
             self.bounded(roots.len() + broken.count)?;
             match self.tagged(repository, tag) {
                 Ok(root) => roots.push(root),
-                Err(error) => broken.add(&error.at(format!("{}:{tag}", repository.name()))),
+                Err(error) => broken.add(&error.at_once(&format!("{}:{tag}", repository.name()))),
             }
             Ok(())
         })?;
@@ -231,7 +232,8 @@ fn name_of(repository: &Repository) -> String {
 pub(super) fn root_at(tree: &Tree, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
     let bytes = tree.read(data, MAX_MANIFEST_BYTES)?.ok_or_else(|| missing(tree, "manifest", data))?;
     let claim = Descriptor::new("", *digest, bytes.len() as u64);
-    Ok(Root::new(name, Manifest::parse(bytes, &claim)?.descriptor))
+    let manifest = Manifest::parse(bytes, &claim).map_err(|e| e.at(tree.blob_path(data)))?;
+    Ok(Root::new(name, manifest.descriptor))
 }
 
 /// The file of the blob that is stored as `data`.
@@ -279,6 +281,11 @@ impl Store for RegistryDirStore {
             sought.map_err(|e| Error::reading(format!("blob {} in {}", blob.digest, self.tree.describe()), e))?;
         }
         Ok(Box::new(file))
+    }
+
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        let stored = self.stored(digest).ok().flatten();
+        Some(self.tree.blob_path(&stored.unwrap_or(*digest)))
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
