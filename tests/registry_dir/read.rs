@@ -145,3 +145,36 @@ fn a_tag_without_its_link_is_named_and_is_not_an_image() {
         assert!(done.status.success() && done.stderr.contains(&link), "{verb}: {}", done.stderr);
     }
 }
+
+/// As for a repository of a registry.
+#[test]
+fn the_tags_of_a_repository_are_listed() {
+    let (dir, mut memory) = (Dir::new(), sample());
+    let app = memory.roots[1].descriptor.clone();
+    memory.name("docker.io/library/app:latest", &app);
+    memory.name("docker.io/library/app/deep:1", &app);
+    dir.put(&memory).unwrap();
+    let listed = |reference: &str| support::program::imgmv(&["list", &dir.address(reference)], None);
+    // `library/app` is there under its path, and `app` means it.
+    for reference in ["library/app", "app", "localhost/library/app"] {
+        let done = listed(reference);
+        let mut lines: Vec<&str> = done.stdout.lines().collect();
+        lines.sort();
+        assert_eq!(lines, ["localhost/library/app:2", "localhost/library/app:latest"], "{reference}: {}", done.stderr);
+    }
+    assert_eq!(listed("library/app:2").stdout, "localhost/library/app:2\n");
+    // A tag alone, and a digest.
+    assert_eq!(listed("2").stdout, "localhost/library/app:2\n");
+    assert!(listed(&format!("library/app@{}", app.digest)).stdout.contains("localhost/library/app"));
+    // A folder above repositories, and a repository without a tag.
+    assert_eq!(listed("library").status.code(), Some(3));
+    fs::remove_dir_all(dir.tree.repository("library/app/deep").join("_manifests/tags")).unwrap();
+    let done = listed("library/app/deep");
+    assert!(done.status.success() && done.stdout.is_empty(), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("library/app/deep has no tag"), "{}", done.stderr);
+    // What cannot be read is named.
+    fs::remove_file(dir.tree.tag_link("library/app", "2")).unwrap();
+    let done = listed("library/app");
+    assert_eq!(done.stdout, "localhost/library/app:latest\n");
+    assert!(done.stderr.contains(&dir.tree.tag_link("library/app", "2").display().to_string()), "{}", done.stderr);
+}

@@ -72,6 +72,27 @@ impl RegistryDirStore {
         without_link.map_or(Ok(None), |sentence| Err(Error::not_found(sentence)))
     }
 
+    /// The names of the tags of the repository `text`; `None` if `text` has a tag or a digest, or names no repository.
+    pub fn tags_of(&self, text: &str) -> Result<Option<Vec<Name>>> {
+        for asked in TreeReference::candidates(text).iter().filter(|one| one.tag.is_none() && one.digest.is_none()) {
+            let Some(repository) = self.tree.repository(&asked.repository)? else { continue };
+            let (tags, name) = (repository.tags()?, repository.name());
+            let without_link = tags.without_link.iter().take(MAX_WITHOUT_LINK);
+            without_link.for_each(|tag| self.notes.say(repository.without_link(tag)));
+            let mut broken = Broken::default();
+            tags.broken.iter().for_each(|error| broken.add(error));
+            let broken = broken.sentence();
+            broken.into_iter().for_each(|why| self.notes.say(format!("{name}: not listed, since it cannot be read: {why}")));
+            if tags.current.is_empty() {
+                self.notes.say(format!("repository {name} has no tag"));
+            }
+            let mut names: Vec<Name> = tags.current.iter().map(|tag| image_name(name, tag)).collect::<Result<_>>()?;
+            names.sort();
+            return Ok(Some(names));
+        }
+        Ok(None)
+    }
+
     fn tagged(&self, repository: &Repository, tag: &str) -> Result<Root> {
         let (digest, data) = repository.tagged(tag)?;
         self.root(repository, Some(image_name(repository.name(), tag)?), &digest, &data)
