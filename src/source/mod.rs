@@ -154,7 +154,7 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
-    /// What is broken around `image`, although its bytes can be read: the links without which a registry could not serve
+    /// The links without which the registry of a store cannot serve `image`, and which imgmv does not need to read
     /// it.
     fn broken_links(&self, _image: &Image) -> Result<BrokenLinks> {
         Ok(BrokenLinks::default())

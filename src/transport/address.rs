@@ -94,7 +94,9 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
 
     /// Opens the address to name an image that it has.
     fn in_place(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<InPlace> {
-        Err(Error::usage("tag works on a registry, a layout or an archive in a file; use imgmv copy --as"))
+        Err(Error::usage(
+            "tag works on a registry, its storage tree, a layout or an archive in a file; use imgmv copy --as",
+        ))
     }
 
     /// Opens the address to delete the image that it selects, or only its name.

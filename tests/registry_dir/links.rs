@@ -66,7 +66,7 @@ fn a_link_without_which_a_registry_cannot_serve_the_image_is_named() {
     assert!(done.status.success(), "{}", done.stderr);
 }
 
-/// What a registry does not need is not broken: a made index, an image by its digest, links by sha512.
+/// A made index has no links, and an image by its digest does not need them.
 #[test]
 fn only_the_links_of_the_repository_count() {
     let (dir, memory) = (Dir::new(), sample());

@@ -178,3 +178,34 @@ fn the_tags_of_a_repository_are_listed() {
     assert_eq!(done.stdout, "localhost/library/app:latest\n");
     assert!(done.stderr.contains(&dir.tree.tag_link("library/app", "2").display().to_string()), "{}", done.stderr);
 }
+
+/// An old image whose tag moved is there, and its digest reads it.
+#[test]
+fn a_copy_of_all_tags_tells_what_has_no_tag() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let told = || {
+        let told = Arc::new(Told::default());
+        dir.store().tell(told.clone()).roots(&[]).unwrap();
+        told.all()
+    };
+    // The index of the children has a tag.
+    assert!(told().is_empty(), "{:?}", told());
+    let old: Vec<Digest> = (1..=5)
+        .map(|seed| {
+            let old = one(seed, 1_000, "h.lan/t/app:1");
+            dir.put(&old).unwrap();
+            old.roots[0].descriptor.digest
+        })
+        .collect();
+    let [message] = &told()[..] else { panic!("{:?}", told()) };
+    assert!(message.starts_with("4 manifests are without a tag") && message.contains(" and 1 more"), "{message}");
+    assert!(old[..4].iter().any(|digest| message.contains(&format!("t/app@{digest}"))), "{message}");
+    assert!(!message.contains(&old[4].to_string()), "{message}");
+    // A registry that deletes a manifest leaves the folder of its link.
+    old[..3].iter().for_each(|digest| fs::remove_file(dir.tree.revision_link("t/app", digest)).unwrap());
+    assert!(told()[0].starts_with("1 manifest is without a tag"), "{:?}", told());
+    let archive = dir.at("all.tar").display().to_string();
+    let done = support::program::imgmv(&["copy", &dir.address(""), &archive], None);
+    assert!(done.status.success() && done.stderr.contains(&format!("t/app@{}", old[3])), "{}", done.stderr);
+}

@@ -131,7 +131,7 @@ pub fn images(
     Ok(planned)
 }
 
-/// `error` of what an image lacks, with its name.
+/// `error` about a part of an image, with the name of the image.
 fn named(error: Error, label: &str) -> Error {
     match error.kind() {
         Kind::NotFound | Kind::Invalid => error.at_once(label),

@@ -21,9 +21,9 @@ pub(crate) const REGISTRY_DIR: Transport = Transport {
     syntax: "registry-dir:DIR[:REPO[:TAG]|:@DIGEST]",
     help: &[
         "the storage tree of a CNCF distribution registry (its rootdirectory); the",
-        "registry may run. As SRC without REPO, every image in it. As DST, not",
-        "while the registry's garbage collection runs: it deletes blobs without a",
-        "name. A Harbor's tree is only read",
+        "registry may run. As SRC without REPO, every tag in it. As DST, not while",
+        "the registry's garbage collection runs: it deletes blobs without a name.",
+        "A Harbor's tree is only read",
     ],
     serve_forms: &[("registry-dir:DIR", "a registry's storage tree")],
     parse: |address, rest| {

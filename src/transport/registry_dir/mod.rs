@@ -40,6 +40,7 @@ mod stages;
 mod store;
 mod temp_directory;
 mod tree;
+mod untagged;
 mod walk;
 
 pub use repository_store::TreeRepositories;

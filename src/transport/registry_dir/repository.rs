@@ -16,6 +16,8 @@ pub(super) const CURRENT: &str = "current";
 pub(super) const INDEX: &str = "index";
 /// The maximum number of tags of one repository.
 const MAX_TAGS: usize = 100_000;
+/// The maximum number of manifests of one repository that are searched for those without a tag.
+const MAX_REVISIONS: usize = 100_000;
 
 /// The digests of a tag's index that a message names.
 const MAX_INDEXED: usize = 3;
@@ -169,6 +171,23 @@ impl Repository {
             Some(revisions) => link::target(&revisions, digest),
             None => Ok(None),
         }
+    }
+
+    /// The digests that have a folder in `revisions`. A registry that deletes a manifest leaves the folder.
+    ///
+    /// Fails with `Invalid` if there are more than `MAX_REVISIONS`.
+    pub fn revisions(&self) -> Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let Some(folder) = self.manifests.descend(&[REVISIONS, algorithm.name()])? else { continue };
+            folder
+                .each_folder(MAX_REVISIONS, |hex| {
+                    found.extend(format!("{}:{hex}", algorithm.name()).parse::<Digest>());
+                    Ok(())
+                })
+                .map_err(|e| e.at(folder.path().display()))?;
+        }
+        Ok(found)
     }
 
     /// The data of the blob or manifest `digest`; `None` if the repository has no link to it.

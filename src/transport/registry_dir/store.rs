@@ -6,6 +6,7 @@ use super::referrers;
 use super::repository::Repository;
 use super::served::ServedImage;
 use super::tree::{REPOSITORIES, Tree, root};
+use super::untagged;
 use super::walk::each_repository;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Attached, Descriptor, Digest, Image, MAX_MANIFEST_BYTES, Manifest, Name};
@@ -82,7 +83,9 @@ impl RegistryDirStore {
             let mut broken = Broken::default();
             tags.broken.iter().for_each(|error| broken.add(error));
             let broken = broken.sentence();
-            broken.into_iter().for_each(|why| self.notes.say(format!("{name}: not listed, since it cannot be read: {why}")));
+            broken
+                .into_iter()
+                .for_each(|why| self.notes.say(format!("{name}: not listed, since it cannot be read: {why}")));
             if tags.current.is_empty() {
                 self.notes.say(format!("repository {name} has no tag"));
             }
@@ -120,6 +123,7 @@ impl RegistryDirStore {
         match broken.count {
             0 => {
                 without_link.into_iter().for_each(|sentence| self.notes.say(sentence));
+                untagged::sentences(&self.tree, &roots).into_iter().for_each(|sentence| self.notes.say(sentence));
                 Ok(roots)
             }
             count => Err(Error::several(
