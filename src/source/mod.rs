@@ -154,8 +154,7 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
-    /// The links without which the registry of a store cannot serve `image`, and which imgmv does not need to read
-    /// it.
+    /// The missing and broken links without which the store's registry cannot serve `image`. imgmv reads it without them.
     fn broken_links(&self, _image: &Image) -> Result<BrokenLinks> {
         Ok(BrokenLinks::default())
     }
