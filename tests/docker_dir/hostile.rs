@@ -167,7 +167,8 @@ fn a_tar_split_that_is_valid_and_wrong_is_named_with_the_image() {
         fs::write(record(docker, "tar-split.json.gz"), parts.compressed()).unwrap();
     };
     let split_of = |docker: &DockerDir| record(docker, "tar-split.json.gz").display().to_string();
-    for (damage, why) in [(&empty as &dyn Fn(&DockerDir), " is empty"), (&one_byte, ", which is damaged itself: blob")] {
+    for (damage, why) in [(&empty as &dyn Fn(&DockerDir), " is empty"), (&one_byte, ", which is damaged itself: blob")]
+    {
         refused("image docker.io/t/app:1: layer", damage);
         let docker = app("overlay2");
         damage(&docker);

@@ -183,7 +183,8 @@ impl CopyVerb {
             return Err(Error::not_found(store.profile().empty_message));
         }
         let is_unnamed = |root: &Root| root.name.as_ref().or(own.as_ref()).is_none();
-        let unnamed: Vec<String> = roots.iter().filter(|root| is_unnamed(root)).map(|root| label(root, &*store)).collect();
+        let unnamed: Vec<String> =
+            roots.iter().filter(|root| is_unnamed(root)).map(|root| label(root, &*store)).collect();
         if selectors.is_empty() && !unnamed.is_empty() && unnamed.len() < roots.len() {
             run.watch().say(&left_out(&unnamed));
             roots.retain(|root| !is_unnamed(root));

@@ -24,7 +24,8 @@ use std::ffi::OsString;
 /// List the names of the images in SRC, one per line
 ///
 /// For a repository, imgmv lists its tags. An image without a name is listed as @DIGEST, in docker's
-/// directory and containers-storage by its image ID; a name of two images is listed as NAME@DIGEST.
+/// directory and containers-storage by its image ID; a name of two images is listed as NAME@DIGEST,
+/// in docker's directory and containers-storage with the image ID as DIGEST.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct ListVerb {

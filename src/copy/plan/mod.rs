@@ -12,8 +12,8 @@ use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store, ambiguous};
 use std::collections::{HashMap, HashSet};
 
-use select::Wanted;
 pub(crate) use names::left_out;
+use select::Wanted;
 pub use subset::Sparse;
 
 /// The manifests of all images of one copy together.

@@ -8,6 +8,7 @@
 //! then configs, then layers. Where something is missing or wrong, [`EngineDirectory::change_of`] reads the names
 //! again: they tell whether the image was removed meanwhile or is damaged.
 
+mod contested;
 mod explanation;
 mod form;
 mod id_prefix;
@@ -30,7 +31,7 @@ pub use store::RebuiltStore;
 /// An image in one of the directory's parts, and the name by which it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageAt {
-    /// The position of the part that has it: of the engine's storage driver.
+    /// The position of the part that has it: of the engine's storage driver. The one in use is the first.
     pub driver: usize,
     /// The ID by which the engine knows it.
     pub id: Digest,
@@ -80,6 +81,9 @@ pub trait EngineDirectory: Send + Sync {
 
     /// The directory in messages: `docker's directory /var/lib/docker`.
     fn label(&self) -> &str;
+
+    /// The name of the storage driver that has `image`.
+    fn driver_name(&self, image: &ImageAt) -> &'static str;
 
     /// Where messages go.
     fn watch(&self) -> &dyn Watch;

@@ -1,5 +1,6 @@
 //! The store over an engine's directory.
 
+use super::contested::ByName;
 use super::explanation::is_explained;
 use super::known::{Blob, Known, Layer};
 use super::{Contents, EngineDirectory, ImageAt, measuring};
@@ -47,16 +48,25 @@ impl<D: EngineDirectory> RebuiltStore<D> {
     /// The name of each image, and the ID of each image without one. No layer is read. Of images that cannot be read the
     /// user is told why.
     pub(crate) fn names_and_ids(&self) -> Result<Vec<Name>> {
-        let images = self.readable()?.into_iter();
+        let images = self.readable(self.by_name()?.for_list())?.into_iter();
         images.map(|image| image.name.map_or_else(|| Name::new(image.id.to_string()), Ok)).collect()
     }
 
-    /// The listed images without those that cannot be read, of which the user is told why.
-    fn readable(&self) -> Result<Vec<ImageAt>> {
+    /// All images: those by their names, those of other drivers with the same names, those without names.
+    fn all(&self) -> Result<Vec<ImageAt>> {
+        let ByName { mut named, others } = self.by_name()?;
+        others.iter().for_each(|other| self.tell_contested(other));
+        named.extend(others.into_iter().map(|other| ImageAt { name: None, ..other }));
+        self.readable(named)
+    }
+
+    /// `named` and the images without names, without those that cannot be read, of which the user is told why.
+    fn readable(&self, named: Vec<ImageAt>) -> Result<Vec<ImageAt>> {
         if let Some(damage) = self.directory.names_damage() {
             self.directory.watch().say(&format!("{damage}; this is passed over"));
         }
-        let mut images = self.directory.listed()?;
+        let mut images = named;
+        images.extend(self.directory.unnamed()?);
         images.retain(|image| match self.directory.unreadable(image) {
             Some(reason) => {
                 self.directory.watch().say(&format!("{reason}; it is skipped"));
@@ -191,7 +201,7 @@ fn sizes_agree<L>(manifest: &Manifest, blobs: &[Blob<L>]) -> Result<()> {
 impl<D: EngineDirectory> Store for RebuiltStore<D> {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let images = match selectors.is_empty() {
-            true => self.readable()?,
+            true => self.all()?,
             false => selectors.iter().map(|selector| self.find_image(selector)).collect::<Result<Vec<_>>>()?,
         };
         let with_manifest = |image: ImageAt| {

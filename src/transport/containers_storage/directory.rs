@@ -133,6 +133,10 @@ impl EngineDirectory for ContainersStorage {
         &self.label
     }
 
+    fn driver_name(&self, image: &ImageAt) -> &'static str {
+        self.driver(image).map_or("", Driver::name)
+    }
+
     fn watch(&self) -> &dyn Watch {
         &*self.watch
     }
@@ -221,8 +225,8 @@ impl EngineDirectory for ContainersStorage {
         let label = image.label();
         if record.is_list {
             return Some(format!(
-                "{label} is a manifest list, of whose images the storage has no compressed layers; copy these images by \
-                 their own names"
+                "{label} is a manifest list, whose images podman stores separately and not as the list names them; copy these \
+                 images by their own names"
             ));
         }
         let layer = layers::composefs_layer(&self.places(image).ok()?, &record).ok()??;

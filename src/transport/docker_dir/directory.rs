@@ -11,6 +11,7 @@ use crate::image::{Digest, Reference};
 use crate::progress::Watch;
 use crate::source::rebuilt::{Change, Contents, EngineDirectory, ImageAt, RebuiltStore};
 use crate::tarsplit::{MeasuredLayers, StoredLayer};
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub type DockerDirStore = RebuiltStore<DockerDir>;
 
 /// The stores of docker's graph drivers.
 pub struct DockerDir {
+    /// The one that was used last comes first.
     drivers: Vec<Driver>,
     /// The directory in messages.
     label: String,
@@ -47,7 +49,9 @@ impl DockerDir {
     pub(crate) fn new(roots: DataRoots, watch: Arc<dyn Watch>) -> DockerDir {
         let searched: Vec<String> = roots.searched.iter().map(|root| root.display().to_string()).collect();
         let label = format!("docker's directory {}", searched.join(" and "));
-        DockerDir { drivers: roots.drivers, label, watch }
+        let mut drivers = roots.drivers;
+        drivers.sort_by_cached_key(|driver| Reverse(names::changed(driver)));
+        DockerDir { drivers, label, watch }
     }
 
     fn driver(&self, image: &ImageAt) -> Result<&Driver> {
@@ -64,6 +68,10 @@ impl EngineDirectory for DockerDir {
 
     fn label(&self) -> &str {
         &self.label
+    }
+
+    fn driver_name(&self, image: &ImageAt) -> &'static str {
+        self.driver(image).map_or("", Driver::name)
     }
 
     fn watch(&self) -> &dyn Watch {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 const FILE: &str = "repositories.json";
 /// The maximum size of the file: about [`MAX_NAMES`] names.
@@ -96,4 +97,9 @@ fn named(name: &str, id: &Value) -> Result<Named, String> {
 /// The path of the file.
 pub(super) fn path(driver: &Driver) -> PathBuf {
     driver.root().path().join(driver.path(FILE))
+}
+
+/// The time at which docker wrote the names of `driver`'s images; `None` if it never did.
+pub(super) fn changed(driver: &Driver) -> Option<SystemTime> {
+    driver.root().file(driver.path(FILE)).ok()??.metadata().ok()?.modified().ok()
 }
