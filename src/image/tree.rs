@@ -68,6 +68,16 @@ impl Image {
         }
     }
 
+    /// Returns the manifests of `tree` that the source has: not an index that was made of a part of the source's.
+    pub fn found_manifests(&self) -> impl Iterator<Item = &Manifest> {
+        let is_made = |manifest: &Manifest| {
+            !manifest.children().is_empty()
+                && manifest.digest() == self.root().digest()
+                && manifest.digest() != self.source_digest
+        };
+        self.tree.iter().filter(move |manifest| !is_made(manifest))
+    }
+
     /// Returns all configs and layers that are copied, without those of attached manifests that the sink has; a digest may
     /// occur several times.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {

@@ -3,6 +3,7 @@
 //! An archive that is read once is not a store: see [`crate::tarball::ArchiveStream`].
 
 pub(crate) mod attached;
+mod broken_links;
 pub mod documents;
 mod profile;
 pub(crate) mod rebuilt;
@@ -11,9 +12,10 @@ mod several;
 mod wrapper;
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
+use crate::image::{Descriptor, Digest, Image, Manifest, Name, digest_tags};
 use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
+pub use broken_links::BrokenLinks;
 pub use profile::{Origin, Profile};
 pub use referrers::ReferrerList;
 pub use several::Several;
@@ -145,6 +147,12 @@ pub trait Store: Send + Sync {
     /// The manifests under cosign's tags that [`Store::names`] does not list, with their tags.
     fn unlisted_digest_tags(&self) -> Vec<(String, Descriptor)> {
         Vec::new()
+    }
+
+    /// What is broken around `image`, although its bytes can be read: the links without which a registry could not serve
+    /// it.
+    fn broken_links(&self, _image: &Image) -> Result<BrokenLinks> {
+        Ok(BrokenLinks::default())
     }
 
     /// `error`, that the bytes of `blob` have another digest, with what the store knows about their place.

@@ -1,8 +1,8 @@
 //! Several stores as one: a place whose images are in stores of different kinds.
 
-use super::{Profile, ReferrerList, Root, Selector, Store};
+use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Name};
+use crate::image::{Descriptor, Digest, Image, Name};
 use crate::progress::Watch;
 use std::io::Read;
 use std::sync::Arc;
@@ -133,6 +133,14 @@ impl Store for Several {
         let mut found = ReferrerList::default();
         for store in &self.stores {
             found.merge(store.referrers(subject)?);
+        }
+        Ok(found)
+    }
+
+    fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
+        let mut found = BrokenLinks::default();
+        for store in &self.stores {
+            found.merge(store.broken_links(image)?);
         }
         Ok(found)
     }

@@ -213,6 +213,11 @@ pub(crate) trait Deleter: Send + Sync {
     /// Deletes the manifest `digest` and every name of it; returns whether it existed.
     fn delete_manifest(&self, digest: &Digest) -> Result<bool>;
 
+    /// Removes `referrer`, which was deleted, from the list of the referrers of `subject`, where such a list is stored.
+    fn forget_referrer(&self, _subject: &Digest, _referrer: &Digest) -> Result<()> {
+        Ok(())
+    }
+
     /// Deletes the list of the referrers of `subject`, which were all deleted, where such a list is stored.
     fn forget_referrers(&self, _subject: &Digest) -> Result<()> {
         Ok(())

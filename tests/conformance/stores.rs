@@ -167,7 +167,7 @@ fn streamed(sample: Sample) -> Result<Case> {
     while let Some(blob) = stream.next_blob()? {
         blobs.extend(blob.claim.digest);
     }
-    let store = StreamedStore { summary: stream.finish()?, blobs: Some(blobs) };
+    let store = StreamedStore { summary: stream.finish()?, blobs };
     let config = sample.hello.config().unwrap().clone();
     Ok(Case { blob: config, ..case(sample, Arc::new(store), ()) })
 }

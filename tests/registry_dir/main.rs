@@ -3,6 +3,7 @@
 mod gone;
 mod hostile;
 mod killed;
+mod links;
 #[path = "../support/memory.rs"]
 mod memory;
 mod owner;

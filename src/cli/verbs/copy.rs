@@ -15,7 +15,7 @@ use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::plan::left_out;
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
-use crate::source::attached::image_roots;
+use crate::source::attached::{image_roots, no_image_message};
 use crate::source::{Root, Selector, Store};
 use crate::transfer::Budget;
 use crate::transport::registry::Prefix;
@@ -29,7 +29,7 @@ use std::time::Instant;
 ///
 /// imgmv hashes every byte, and publishes a name only after the image is complete. It does not send blobs that DST has
 /// already. Layers and manifests keep their bytes and digests; imgmv reports each exception on standard error. For
-/// example, uncompressed layers are compressed with gzip for a registry.
+/// example, uncompressed layers of an image without referrers are compressed with gzip for a registry.
 ///
 /// With several destinations imgmv copies in parallel and reads SRC once. A slow destination gets its own read; if SRC
 /// is streamed (a pipe, a compressed archive), the others wait for it. imgmv names each destination that fails, and
@@ -180,7 +180,7 @@ impl CopyVerb {
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = image_roots(&*store, &selectors)?;
         if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(store.profile().empty_message));
+            return Err(Error::not_found(no_image_message(&*store)));
         }
         let is_unnamed = |root: &Root| root.name.as_ref().or(own.as_ref()).is_none();
         let unnamed: Vec<String> =

@@ -179,7 +179,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             None => Ok(root),
         };
         let roots = selected.into_iter().map(with_manifest).collect::<Result<Vec<Root>>>()?;
-        Ok(self.attached.with_originals(self, roots))
+        Ok(self.attached.with_originals(roots))
     }
 
     fn names(&self) -> Result<Vec<Name>> {

@@ -50,18 +50,13 @@ impl RepositoryStore {
         &self.client.host
     }
 
-    /// Whether the registry listed referrers by its API.
-    pub(super) fn has_referrers_api(&self) -> bool {
-        self.memory.has_api()
-    }
-
     /// The repository whose names the images have.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
     }
 
     pub(super) fn parallel_reads(&self) -> usize {
-        self.client.throttle.parallel_blobs(self.client.access.parallel_blobs)
+        self.client.parallel_requests()
     }
 
     fn repository(&self) -> &str {
@@ -100,8 +95,9 @@ impl RepositoryStore {
             Selector::Digest(digest) => return self.root(ManifestRef::Digest(digest), budget),
             Selector::Name(text) => text,
         };
+        let tagged = |tag: &str| self.root(ManifestRef::Tag(tag), budget).inspect(|_| self.memory.saw_tag(tag));
         if is_tag(text) {
-            return self.root(ManifestRef::Tag(text), budget);
+            return tagged(text);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -110,14 +106,14 @@ impl RepositoryStore {
         }
         match (&reference.digest, reference.tag_or_latest()) {
             (Some(digest), _) => self.root(ManifestRef::Digest(digest), budget),
-            (None, tag) => self.root(ManifestRef::Tag(tag.unwrap_or("latest")), budget),
+            (None, tag) => tagged(tag.unwrap_or("latest")),
         }
     }
 
     /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
         let budget = ManifestBudget::default();
-        parallel::try_map(tags, self.client.access.parallel_blobs, |tag| self.root(ManifestRef::Tag(tag), &budget))
+        parallel::try_map(tags, self.client.parallel_requests(), |tag| self.root(ManifestRef::Tag(tag), &budget))
     }
 
     /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
@@ -237,8 +233,10 @@ impl Store for RepositoryStore {
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         let tags = referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)?;
-        let found = parallel::try_map(&tags, tags.len(), |tag| self.resolve_tag(tag))?;
-        Ok(tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect())
+        let found = parallel::try_map(&tags, self.parallel_reads(), |tag| self.resolve_tag(tag))?;
+        let found: Vec<_> = tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect();
+        found.iter().for_each(|(tag, _)| self.memory.saw_tag(tag));
+        Ok(found)
     }
 
     fn profile(&self) -> Profile {

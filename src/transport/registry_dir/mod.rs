@@ -32,6 +32,7 @@ mod read_back;
 mod referrers;
 mod repository;
 mod repository_store;
+mod served;
 mod sink;
 mod sink_referrers;
 mod sink_tree;

@@ -175,11 +175,28 @@ impl Repository {
     ///
     /// Fails with `Invalid` if the link is broken.
     pub fn linked(&self, digest: &Digest) -> Result<Option<Digest>> {
-        let layer = match self.directory.subdirectory(LAYERS)? {
-            Some(layers) => link::target(&layers, digest)?,
-            None => None,
-        };
+        let layer = self.layer(digest)?;
         if layer.is_some() { Ok(layer) } else { self.revision(digest) }
+    }
+
+    /// The data of the blob `digest`; `None` if the repository has no layer link to it.
+    ///
+    /// Fails with `Invalid` if the link is broken.
+    pub fn layer(&self, digest: &Digest) -> Result<Option<Digest>> {
+        match self.directory.subdirectory(LAYERS)? {
+            Some(layers) => link::target(&layers, digest),
+            None => Ok(None),
+        }
+    }
+
+    /// The path of the layer link of `digest`, for messages.
+    pub fn layer_path(&self, digest: &Digest) -> String {
+        self.directory.display(&link_path(LAYERS, digest))
+    }
+
+    /// The path of the revision link of `digest`, for messages.
+    pub fn revision_path(&self, digest: &Digest) -> String {
+        self.manifests.display(&link_path(REVISIONS, digest))
     }
 
     /// The data of the manifest that `tag` points at, and its digest.
@@ -200,12 +217,16 @@ impl Repository {
     /// Fails with `NotFound` if the repository has no revision link for it.
     pub fn manifest(&self, digest: &Digest) -> Result<Digest> {
         self.revision(digest)?.ok_or_else(|| {
-            let path = format!("{REVISIONS}/{}/{}/{}", digest.algorithm().name(), digest.hex(), link::LINK);
             Error::not_found(format!(
                 "manifest {digest} was deleted, or the tree is damaged: {} is missing; if the data still exists, \
                  :@{digest} reads it",
-                self.manifests.display(&path)
+                self.revision_path(digest)
             ))
         })
     }
+}
+
+/// The path of the link of `digest` below `folder`.
+fn link_path(folder: &str, digest: &Digest) -> String {
+    format!("{folder}/{}/{}/{}", digest.algorithm().name(), digest.hex(), link::LINK)
 }

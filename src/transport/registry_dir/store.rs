@@ -4,17 +4,18 @@ use super::image_name::{TreeReference, image_name};
 use super::notes::{Broken, Notes};
 use super::referrers;
 use super::repository::Repository;
+use super::served::ServedImage;
 use super::tree::{REPOSITORIES, Tree, root};
 use super::walk::each_repository;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
+use crate::image::{Attached, Descriptor, Digest, Image, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
-use crate::source::{Profile, ReferrerList, Root, Selector, Store, select};
-use std::collections::BTreeSet;
+use crate::source::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store, select};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The maximum number of images that are listed.
 const MAX_IMAGES: usize = 100_000;
@@ -26,6 +27,8 @@ pub struct RegistryDirStore {
     tree: Arc<Tree>,
     /// The repositories of the images that were selected: their links lead to blobs that are stored by another digest.
     selected: Mutex<BTreeSet<String>>,
+    /// The repositories in which each image was selected.
+    places: Mutex<HashMap<Digest, BTreeSet<String>>>,
     notes: Notes,
 }
 
@@ -35,7 +38,12 @@ impl RegistryDirStore {
     /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a
     /// tree.
     pub fn open(dir: &Path) -> Result<RegistryDirStore> {
-        Ok(RegistryDirStore { tree: Arc::new(open(dir)?), selected: Mutex::default(), notes: Notes::default() })
+        Ok(RegistryDirStore {
+            tree: Arc::new(open(dir)?),
+            selected: Mutex::default(),
+            places: Mutex::default(),
+            notes: Notes::default(),
+        })
     }
 
     /// Sends messages about what is left out to `watch`.
@@ -72,6 +80,7 @@ impl RegistryDirStore {
     fn root(&self, repository: &Repository, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
         let root = root_at(&self.tree, name, digest, data).map_err(|e| e.at(repository.name()))?;
         self.selected().insert(repository.name().to_owned());
+        self.places().entry(*digest).or_default().insert(repository.name().to_owned());
         Ok(root)
     }
 
@@ -160,14 +169,22 @@ impl RegistryDirStore {
         self.named(&name)?.ok_or_else(|| Error::not_found(format!("image {name} was removed while imgmv read it")))
     }
 
-    fn selected(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    fn selected(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.selected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<Digest, BTreeSet<String>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn selected_repositories(&self) -> Result<Vec<Repository>> {
         let selected = self.selected().clone();
+        self.repositories(&selected)
+    }
+
+    fn repositories(&self, names: &BTreeSet<String>) -> Result<Vec<Repository>> {
         let open = |name: &String| self.tree.repository(name).transpose();
-        selected.iter().filter_map(open).collect()
+        names.iter().filter_map(open).collect()
     }
 
     /// The digest by which the blob `digest` is stored; `None` if it is missing.
@@ -303,6 +320,28 @@ impl Store for RegistryDirStore {
             }
         }
         Ok(found)
+    }
+
+    /// In each repository in which the image was selected by a name.
+    fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
+        let names = self.places().get(&image.source_digest).cloned().unwrap_or_default();
+        let own = self.repositories(&names)?;
+        let mut served = ServedImage::new(&self.tree);
+        for repository in &own {
+            image.found_manifests().for_each(|manifest| served.check(repository, manifest));
+        }
+        for Attached { manifest, .. } in image.attached.iter().filter(|_| !own.is_empty()) {
+            // Another repository of the copy may have it instead.
+            let has = |one: &&Repository| !matches!(one.revision(&manifest.digest()), Ok(None));
+            match own.iter().find(has) {
+                Some(repository) => served.check(repository, manifest),
+                None => match (self.selected_repositories()?.iter().find(has), own.first()) {
+                    (Some(repository), _) | (None, Some(repository)) => served.check(repository, manifest),
+                    (None, None) => {}
+                },
+            }
+        }
+        Ok(served.broken)
     }
 
     /// A registry's tree may have an index with only some of its images: a copy of another tool or of imgmv wrote it.
