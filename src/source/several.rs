@@ -29,6 +29,13 @@ impl Several {
                     if let (Some(one), Some(other)) = (found.first(), roots.first())
                         && one.descriptor.digest != other.descriptor.digest
                     {
+                        if one.name != other.name {
+                            let names = [one, other].map(|root| shown(root.name.as_ref()));
+                            return Err(Error::usage(format!(
+                                "{selector} matches images in different stores: {}; write the full name of one",
+                                names.join(", ")
+                            )));
+                        }
                         self.tell_contested(one, other);
                     }
                 }

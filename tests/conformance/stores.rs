@@ -330,7 +330,7 @@ fn several(sample: Sample) -> Result<Case> {
         write(dir.path(), &part.layout_files());
         stores.push(Arc::new(LayoutStore::open(dir.path())?));
     }
-    Ok(case(sample, Arc::new(Several::new(stores, Arc::new(imgmv::Silent))), dirs))
+    Ok(case(sample, Arc::new(Several::new(stores, Arc::new(Silent))), dirs))
 }
 
 fn foreign(sample: Sample) -> Result<Case> {

@@ -178,7 +178,9 @@ fn a_name_of_two_drivers_is_that_of_the_driver_that_was_used_last() {
         assert!(copied.stderr.contains(&told), "{told}: {}", copied.stderr);
         let archive = super::support::program::imgmv(&["list", &out], None).stdout;
         assert_eq!(archive.lines().filter(|line| line.starts_with('@')).count(), 1, "{archive}");
-        let inspected = super::support::program::imgmv(&["inspect", &format!("{out}:t/app:1"), "--json"], None).stdout;
+        let inspected =
+            super::support::program::imgmv(&["inspect", &format!("docker-archive:{out}:t/app:1"), "--json"], None)
+                .stdout;
         assert!(inspected.contains(&used.to_string()), "{last}: {inspected}");
         let plain = imgmv(root, &["inspect", "docker-dir:t/app:1", "--json"]);
         assert!(plain.stdout.contains(&used.to_string()) && plain.stderr.contains(&told), "{}", plain.stderr);
