@@ -1,4 +1,4 @@
-//! What still belongs to an image of which only a part is copied, or whose digests a conversion changes.
+//! The manifests that still belong to an image of which only a part is copied, or whose digests a conversion changes.
 
 use crate::image::{Attached, Digest, Manifest, tagged_subject};
 use std::collections::HashSet;

@@ -204,7 +204,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What the index `top` and the indexes below it list.
+    /// The digests that the index `top` and the indexes below it list.
     fn below(&self, top: &Digest) -> HashSet<Digest> {
         let (mut found, mut next) = (HashSet::new(), vec![*top]);
         while let Some(index) = next.pop() {

@@ -7,7 +7,7 @@ use crate::image::{Config, Descriptor, Digest, MAX_NAMES, Manifest, Platform, me
 use crate::source::documents::config;
 use std::collections::HashSet;
 
-/// What an index lists, directly and in the indexes below it.
+/// The entries of an index and of the indexes below it.
 pub(super) struct Leaves {
     /// The manifests that are not indexes.
     pub leaves: Vec<Descriptor>,
