@@ -168,7 +168,7 @@ fn an_empty_list_of_one_host_does_not_hide_the_referrers_at_another() {
     let ((first, image), (second, _)) = (upstream(&layer), upstream(&layer));
     let signature = sign(&second, &image).digest().to_string();
     let server = mirror(&format!("{},docker.io={}", first.host(), second.host()), &["--retry", "0"]);
-    assert_eq!(listed(&server, &image.digest()), [signature.clone()]);
+    assert_eq!(listed(&server, &image.digest()), std::slice::from_ref(&signature));
     assert_eq!(first.count("GET", "/referrers/"), 1);
     // Nor does a list with other signatures.
     let older = sign_as(&first, &image, "older").digest().to_string();

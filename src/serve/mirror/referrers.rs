@@ -19,7 +19,7 @@ const MISSING_TAGS: &str = "imgmv.missing-tags";
 /// The annotation of an index without a list of referrers: upstream was not asked for one.
 const NOT_LISTED: &str = "imgmv.not-listed";
 
-/// What upstream answered last about a subject.
+/// The last answers of upstream about a subject.
 #[derive(Default, Clone, PartialEq)]
 struct Known {
     /// In the order of the digests; `None` if upstream was not asked.
@@ -28,7 +28,7 @@ struct Known {
 }
 
 impl Known {
-    /// What `index` says; nothing if it is not an index, since upstream may have anything under a referrers tag.
+    /// Reads `index`. Upstream may have anything under a referrers tag, so without an index nothing is known.
     fn read(index: &Manifest) -> Known {
         let Ok(annotations) = LayoutIndex::parse(&index.bytes) else { return Known::default() };
         let missing = annotations.annotation(MISSING_TAGS).unwrap_or_default();

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What the hosts of a repository answer to one question.
+/// The answers of the hosts of a repository to one question.
 struct Answers<T> {
     /// The answers of the mirrors that have one.
     mirrors: Vec<T>,
