@@ -4,8 +4,7 @@ use crate::support::registry::Double;
 use crate::world::{World, tar};
 use imgmv::Descriptor;
 use serde_json::json;
-use std::process::Command;
-use std::{fs, thread};
+use std::fs;
 
 /// An artifact whose blob is a tar, with the subject `about`.
 fn model(world: &mut World, about: Option<&Descriptor>) -> (Descriptor, Descriptor) {
@@ -26,15 +25,10 @@ fn done(world: &World, args: &[&str]) -> String {
 
 /// Copies `archive` through a pipe to `registry`.
 fn piped(world: &World, archive: &str, options: &[&str], registry: &Double) -> String {
-    let pipe = world.path("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let (from, to) = (world.path(archive), pipe.clone());
-    let writer = thread::spawn(move || fs::copy(from, to).unwrap());
     let to = format!("docker://{}/app:1", registry.host());
-    let said = done(world, &[&["copy", "-v", "DIR/pipe", &to], options].concat());
-    writer.join().unwrap();
-    fs::remove_file(&pipe).unwrap();
-    said
+    let output = world.run_with(&[&["copy", "-v", "-", &to], options].concat(), Some(&world.path(archive)));
+    assert!(output.status.success(), "{archive}: {}", output.stderr);
+    output.stderr
 }
 
 #[test]
