@@ -7,8 +7,11 @@ use imgmv::internals::image::media_type;
 use imgmv::{Descriptor, Digest};
 use serde_json::json;
 
+/// A manifest behind another one: its description, digest and tag.
+type Deep = (&'static str, Digest, Option<String>);
+
 /// A signed image, and what belongs to its signatures and SBOMs.
-fn deep() -> (Signed, Vec<(&'static str, Digest, Option<String>)>) {
+fn deep() -> (Signed, Vec<Deep>) {
     let mut signed = Signed::new();
     let world = &mut signed.world;
     let config = world.config("linux/amd64", &[]);

@@ -14,7 +14,7 @@ fn model(world: &mut World, about: Option<&Descriptor>) -> (Descriptor, Descript
     if let Some(about) = about {
         more["subject"] = json!(Descriptor { platform: None, ..about.clone() });
     }
-    (world.manifest(&config, &[blob.clone()], more), blob)
+    (world.manifest(&config, std::slice::from_ref(&blob), more), blob)
 }
 
 fn done(world: &World, args: &[&str]) -> String {
