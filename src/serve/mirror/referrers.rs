@@ -1,6 +1,7 @@
-//! The referrers and cosign's tags of an upstream's image. The last known state is kept as tags are: an index in the cache, under the referrers
-//! tag of its subject, as in a registry without the referrers API. Its annotations name cosign's tags for the subject that
-//! upstream does not have, so that an image that is not signed is known as such while upstream does not respond.
+//! The referrers and cosign's tags of an upstream's image. The last known state is kept as tags are: an index in the
+//! cache, under the referrers tag of its subject, as in a registry without the referrers API. Its annotations name
+//! cosign's tags for the subject that upstream does not have, so that an image that is not signed is known as such
+//! while upstream does not respond.
 
 use super::repository::MirroredRepository;
 use crate::error::{Error, Kind, Result};
