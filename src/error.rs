@@ -2,6 +2,7 @@
 //!
 //! A message is `subject: problem; what to do`, with the values expected and found.
 
+use crate::message::on_one_line;
 use std::{fmt, io};
 
 /// The class of a failure, for callers and for the exit status.
@@ -165,6 +166,11 @@ impl Error {
         Error { message: format!("{}: {}", on_one_line(&location.to_string()), self.message), ..self }
     }
 
+    /// As [`Error::at`], unless the message has `location` already.
+    pub fn at_once(self, location: &str) -> Self {
+        if self.message.contains(&*on_one_line(location)) { self } else { self.at(location) }
+    }
+
     /// Replaces the message; see [`Error::new`] for `message`.
     pub fn reworded(self, message: impl Into<String>) -> Self {
         Error { message: on_one_line(&message.into()), ..self }
@@ -232,26 +238,6 @@ impl From<io::Error> for Error {
             Err(error) => Error::failed(reason(&error)),
         }
     }
-}
-
-/// Replaces control characters (terminal escapes, bidirectional overrides), so that `text` is safe to print.
-pub fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control() && c != '\n' && c != '\t'
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-            || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-    };
-    text.chars().map(|c| if hidden(c) { '?' } else { c }).collect()
-}
-
-/// As [`printable`], and on one line: untrusted text cannot imitate a line of imgmv's output.
-pub fn on_one_line(text: &str) -> String {
-    printable(text).replace(['\n', '\t'], " ")
-}
-
-/// `count` of `what` for a message: `1 blob`, `2 blobs`.
-pub fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]

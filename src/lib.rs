@@ -15,6 +15,8 @@ mod disk;
 mod error;
 mod fanout;
 mod image;
+mod message;
+mod parallel;
 mod progress;
 mod rate_limit;
 mod remote;

@@ -74,6 +74,11 @@ pub trait Watch: Send + Sync {
     fn say(&self, text: &str) {
         self.event(Event::Info(text));
     }
+
+    /// As [`Watch::say`], for a `text` that other copies of the same run send too: it is printed once.
+    fn say_once(&self, text: &'static str) {
+        self.say(text);
+    }
 }
 
 /// Ignores every event.

@@ -147,6 +147,10 @@ fn with_its_manifest_every_tag_goes_and_with_its_referrers_they_go_too() {
 
 /// Stores a referrer of `subject` at the registry.
 fn sign(registry: &Double, subject: &Manifest) {
+    sign_as(registry, subject, "");
+}
+
+fn sign_as(registry: &Double, subject: &Manifest, text: &str) -> Manifest {
     let signature = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_MANIFEST,
@@ -154,10 +158,12 @@ fn sign(registry: &Double, subject: &Manifest) {
         "config": Descriptor::of("application/vnd.oci.empty.v1+json", b"{}"),
         "layers": [],
         "subject": subject.descriptor,
+        "annotations": { "text": text },
     });
     let signature = Manifest::from_bytes(signature.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
     registry.put_blob("app", b"{}");
     registry.put_manifest("app", None, &signature);
+    signature
 }
 
 /// An index of `children`, under `tag`.
@@ -329,6 +335,62 @@ fn docker_registry_deletes_manifests_where_it_is_allowed() {
         assert!(names(&whole).is_empty());
         fails(&["inspect", &format!("{whole}@{}", app.digest()), "--raw"], 3, "no image");
     }
+}
+
+/// docker-registry has no referrers API, so there is a list of them under a tag.
+#[test]
+fn a_deleted_referrer_leaves_the_list_of_its_subject() {
+    let dir = TempDir::new().unwrap();
+    let registry = Registry::start_with(dir.path(), true);
+    if !registry.is_real() {
+        return;
+    }
+    let (source, app) = signed();
+    sign_as(&source, &app, "another");
+    let whole = format!("{}/app", registry.address);
+    good(&["copy", &format!("{}/app:1", source.host()), &format!("{whole}:1")]);
+    let listed = || {
+        let out = good(&["list", "--referrers", &format!("{whole}:1"), "--json"]);
+        assert!(!out.stderr.contains("not all"), "{}", out.stderr);
+        let document: Value = serde_json::from_str(&out.stdout).unwrap();
+        let nodes = document["images"][0]["referrers"].as_array().unwrap().clone();
+        let digests = nodes.iter().filter(|node| node["tag"].is_null()).map(|node| node["digest"].as_str().unwrap());
+        digests.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tags = names(&whole).len();
+    for left in [1, 0] {
+        let digest = listed().pop().unwrap();
+        good(&["delete", &format!("{whole}@{digest}"), "--manifest", "--yes"]);
+        assert_eq!((listed().len(), names(&whole).len()), (left, tags - usize::from(left == 0)));
+    }
+    good(&["delete", &format!("{whole}:1"), "--manifest", "--with-referrers", "--yes"]);
+}
+
+#[test]
+fn of_many_referrers_that_stay_the_number_is_told() {
+    let (registry, app) = signed();
+    (0..24).for_each(|nth| drop(sign_as(&registry, &app, &nth.to_string())));
+    let out = good(&["delete", &format!("{}/app:1", registry.host()), "--yes"]);
+    assert!(out.stderr.contains("26 signatures") && out.stderr.contains(" and 6 more)"), "{}", out.stderr);
+}
+
+#[test]
+fn a_layout_with_nothing_but_referrers_says_so() {
+    let dir = TempDir::new().unwrap();
+    let layout = format!("oci:{}", dir.path().join("layout").display());
+    let app = copy_signed(&layout, |tag| format!("{layout}:{tag}"));
+    for tag in ["1", "2"] {
+        good(&["delete", &format!("{layout}:{tag}"), "--yes"]);
+    }
+    let to = format!("oci:{}", dir.path().join("to").display());
+    for args in [&["verify", &layout][..], &["copy", &layout, &to]] {
+        fails(
+            args,
+            3,
+            "the source has 2 manifests, all of which are signatures or other referrers of images without a name",
+        );
+    }
+    good(&["copy", &format!("{layout}:@{}", app.digest()), &format!("{to}:1")]);
 }
 
 #[test]

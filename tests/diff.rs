@@ -489,3 +489,29 @@ fn spoil(file: &Path) {
     bytes[4] ^= 1;
     std::fs::write(file, bytes).unwrap();
 }
+
+/// A compressed archive is read from its start for each layer, if it is a file.
+#[test]
+fn files_in_compressed_archives_are_compared() {
+    let layout = Layout::new();
+    let (lower, upper) = (tar_of(&[file("one", b"1"), file("two", b"2")]), tar_of(&[file("two", b"22")]));
+    let a = layout.manifest(std::slice::from_ref(&lower), json!({}));
+    let b = layout.manifest(&[lower, upper], json!({}));
+    let [a, b] = layout.name([("a", a), ("b", b)]);
+    let [archive_a, archive_b] = ["a.tar.gz", "b.tar.zst"].map(|name| layout.path(name).display().to_string());
+    good(&["copy", &a, &archive_a]);
+    good(&["copy", &b, &archive_b]);
+    for (a, b) in [(&archive_a, &b), (&a, &archive_b), (&archive_a, &archive_b)] {
+        assert_eq!(files(&diff(a, b, &["--files"])), ["changed /two size"], "{a} {b}");
+    }
+    // In docker-save's older form the layers have no digests.
+    let old = layout.path("old.tar.gz").display().to_string();
+    let mut gzip = GzEncoder::new(std::fs::File::create(&old).unwrap(), Compression::fast());
+    gzip.write_all(&std::fs::read(fixture("hello-docker20.tar")).unwrap()).unwrap();
+    gzip.finish().unwrap();
+    assert_eq!(files(&diff(&old, &fixture("hello-docker28.tar"), &["--files"])), [""; 0]);
+    assert!(!files(&diff(&old, &a, &["--files"])).is_empty());
+    let piped = imgmv(&["diff", "-", &b, "--files"], Some(Path::new(&archive_a)));
+    assert_eq!(piped.status.code(), Some(2), "{}", piped.stderr);
+    assert!(piped.stderr.contains("save the archive to a file first"), "{}", piped.stderr);
+}

@@ -4,8 +4,8 @@ use super::context::CliRun;
 use super::open::inspect_source;
 use super::reach::{Reach, Target};
 use crate::copy::Platforms;
-use crate::error::counted;
 use crate::image::{Attached, Digest, Manifest, Name, ReferrerType};
+use crate::message::counted;
 use crate::source::attached::{Found, attached_to};
 use crate::source::{Root, Selector};
 use crate::transport::address::{Deletable, NameTargets, TagDeletion};
@@ -58,6 +58,8 @@ pub struct Deletion {
     attached: Vec<Attached>,
     /// Why `attached` is not complete.
     left_out: Option<String>,
+    /// The manifest that the image refers to, if its own manifest is deleted.
+    subject: Option<Digest>,
 }
 
 impl Deletion {
@@ -93,7 +95,9 @@ impl Deletion {
             false => Reach::default(),
         };
         let (attached, manifests) = (Vec::new(), HashSet::from([digest]));
-        let mut deletion = Deletion { target, root, reach, manifests, attached, left_out: None };
+        let manifest = if options.manifest { root.read(&*target.store).ok() } else { None };
+        let subject = manifest.and_then(|manifest| manifest.subject).map(|subject| subject.digest);
+        let mut deletion = Deletion { target, root, reach, manifests, attached, left_out: None, subject };
         if options.manifest {
             deletion.may_take_manifest()?;
         }
@@ -245,13 +249,9 @@ impl Deletion {
         let label = self.label();
         let mut notes = Vec::new();
         if !self.attached.is_empty() && !options.with_referrers {
-            let listed: Vec<String> = self
-                .referrers()
-                .iter()
-                .take(MAX_SHOWN_NAMES)
-                .map(|one| format!("{} {}", one.kind, one.digest))
-                .collect();
-            let listed = listed.join(", ");
+            let listed: Vec<String> =
+                self.referrers().iter().map(|one| format!("{} {}", one.kind, one.digest)).collect();
+            let listed = shown(&listed);
             notes.push(match self.attached.len() {
                 1 => {
                     format!("{label}: a signature or other referrer stays ({listed}); --with-referrers deletes it too")
@@ -284,6 +284,9 @@ impl Deletion {
             (true, _) => {
                 if !self.target.deleter.delete_manifest(&self.digest())? {
                     return Err(Error::not_found(format!("{}: the manifest was deleted before", self.label())));
+                }
+                if let Some(subject) = &self.subject {
+                    self.target.deleter.forget_referrer(subject, &self.digest())?;
                 }
             }
         }

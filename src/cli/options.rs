@@ -179,7 +179,8 @@ fn parse_bytes(text: &str) -> Result<Option<u64>, String> {
 #[command(next_help_heading = "Layers")]
 pub struct LayerOptions {
     /// Compression of layers at the destination. By default layers are not changed, but a registry gets uncompressed
-    /// layers as gzip. Artifacts are never recompressed
+    /// layers as gzip, unless referrers or cosign's tags belong to the image: they would refer to another digest then.
+    /// Artifacts are never recompressed
     #[arg(long, value_name = "COMPRESSION", env = "IMGMV_COMPRESS")]
     pub compress: Option<CompressionName>,
     /// Compression level: gzip 1 to 12, zstd 1 to 19. It applies to layers, or without --compress to a .tar.gz or

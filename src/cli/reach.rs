@@ -4,11 +4,8 @@ use crate::cancel::Cancel;
 use crate::image::{Descriptor, Digest, Manifest, Name, is_referrers_tag, media_type};
 use crate::source::Store;
 use crate::transport::address::{Deletable, NameTargets};
-use crate::{Error, Kind, Result};
+use crate::{Kind, Result, parallel};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 /// The maximum number of indexes that are read.
 const MAX_READ_INDEXES: usize = 2000;
@@ -140,28 +137,8 @@ type Listed = (Digest, Option<Vec<Descriptor>>);
 
 /// Reads `indexes` in parallel.
 fn read_all(store: &dyn Store, indexes: &[Descriptor], cancel: &Cancel) -> Result<Vec<Listed>> {
-    let (next, failed): (_, Mutex<Option<Error>>) = (AtomicUsize::new(0), Mutex::default());
-    let found: Mutex<Vec<Listed>> = Mutex::default();
-    let worker = || {
-        while let Some(at) = indexes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match cancel.check().and_then(|()| read(store, at)) {
-                Ok(listed) => found.lock().unwrap_or_else(PoisonError::into_inner).push((at.digest, listed)),
-                Err(error) => {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    next.store(indexes.len(), Ordering::Relaxed);
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..store.profile().parallel_reads.clamp(1, MAX_PARALLEL_READS).min(indexes.len()) {
-            scope.spawn(worker);
-        }
-    });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner)),
-    }
+    let threads = store.profile().parallel_reads.min(MAX_PARALLEL_READS);
+    parallel::try_map(indexes, threads, |at| cancel.check().and_then(|()| Ok((at.digest, read(store, at)?))))
 }
 
 /// Reads the entries of the index `at`; `None` if it cannot be read.
@@ -178,6 +155,7 @@ fn read(store: &dyn Store, at: &Descriptor) -> Result<Option<Vec<Descriptor>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use crate::source::{Root, Selector};
     use crate::transport::address::{Deleter, TagDeletion};
     use std::io::Read;

@@ -1,20 +1,17 @@
 //! Reads and hashes blobs in parallel, without storing them. A layer is hashed compressed and uncompressed in one read.
 
 use super::context::CliRun;
-use super::output::terminal::lock;
 use crate::compress;
 use crate::image::Image;
 use crate::image::{Algorithm, Coding, Config, Descriptor, Digest, Hasher};
 use crate::progress::{Event, Outcome, Watch};
 use crate::source::Store;
 use crate::source::documents;
+use crate::source::with_file;
 use crate::tarball::{ArchiveStream, StreamSummary};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, parallel};
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Cursor, Read};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 /// Number of first bytes that identify the compression.
 const MAGIC_BYTES: u64 = 8;
@@ -52,28 +49,16 @@ pub fn hash_store(store: &dyn Store, images: &[Image], run: &CliRun) -> Result<H
     let bytes = blobs.iter().map(|blob| blob.size).sum();
     run.screen.event(Event::Plan { blobs: blobs.len(), bytes, existing_blobs: 0, existing_bytes: 0 });
     let diff_ids = diff_id_algorithms(store, images);
-    let (next, found, stop) = (AtomicUsize::new(0), Mutex::new(HashedBlobs::new()), Mutex::new(None));
-    let worker = || {
-        while lock(&stop).is_none() {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(blob) = blobs.get(index) else { return };
-            match hash_blob(store, blob, diff_ids.get(&blob.digest).map_or(&[], Vec::as_slice), index as u64, run) {
-                Err(error) if !is_about_blob(&error) => *lock(&stop) = Some(error),
-                result => {
-                    lock(&found).insert(blob.digest, result);
-                }
-            }
+    let numbered: Vec<(u64, &Descriptor)> = (0..).zip(blobs).collect();
+    let threads = store.profile().parallel_reads.min(MAX_PARALLEL_BLOBS);
+    let hashed = parallel::try_map(&numbered, threads, |(id, blob)| {
+        let algorithms = diff_ids.get(&blob.digest).map_or(&[][..], Vec::as_slice);
+        match hash_blob(store, blob, algorithms, *id, run) {
+            Err(error) if !is_about_blob(&error) => Err(error),
+            result => Ok((blob.digest, result)),
         }
-    };
-    thread::scope(|scope| {
-        for _ in 0..store.profile().parallel_reads.clamp(1, MAX_PARALLEL_BLOBS) {
-            scope.spawn(worker);
-        }
-    });
-    match stop.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-        Some(error) => Err(error),
-        None => Ok(found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())),
-    }
+    })?;
+    Ok(hashed.into_iter().collect())
 }
 
 /// The digest algorithms of each layer's diff IDs, from the configs of `images`. Unreadable configs are reported later.
@@ -113,12 +98,15 @@ fn hash_blob(
         let (digest, found) = hash(&mut bytes, blob.digest.algorithm(), diff_ids, id, run)?;
         match digest == blob.digest {
             true => Ok(found),
-            false => Err(Error::invalid(format!("blob {} does not match: got {digest}", blob.digest))),
+            false => {
+                let error = Error::digest_mismatch(format!("blob {} does not match: got {digest}", blob.digest));
+                Err(store.located(blob, error))
+            }
         }
     });
     let outcome = if result.is_ok() { Outcome::Transferred } else { Outcome::Failed };
     run.screen.event(Event::BlobEnd { id, outcome });
-    result.map_err(|error| with_digest(error, &blob.digest))
+    result.map_err(|error| with_file(store, &blob.digest, with_digest(error, &blob.digest)))
 }
 
 /// Adds the blob's digest to `error`, if its message does not have it.

@@ -2,6 +2,7 @@
 //!
 //! If something is left out, the rest is copied, and a note says why. `--require-referrers` makes that an error.
 
+use super::belonging::still_attached;
 use super::convert;
 use super::convert::RecompressedLayer;
 use super::plan;
@@ -9,7 +10,7 @@ use super::plan::{Naming, PlanOptions};
 use super::run::CopyRun;
 use crate::error::{Error, Result};
 use crate::image::{Attached, Digest, Image, Manifest, Name, ReferrerType, is_referrers_tag};
-use crate::source::attached::{Found, MAX_DEPTH, attached_to, attached_to_all, split, subject_of};
+use crate::source::attached::{Found, MAX_DEPTH, attached_to_all, attached_to_each, split, subject_of};
 use crate::source::{Root, Store};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -29,13 +30,41 @@ impl CopyRun<'_> {
         if !options.wanted {
             return Ok(());
         }
-        for image in images {
+        let found = attached_to_each(images, store, &options.types, self.cancel)?;
+        for (image, mut found) in images.iter_mut().zip(found) {
             let label = label(image);
-            let found = attached_to(image, store, &options.types, self.cancel)?;
+            self.leave_to_index(image, &mut found)?;
             self.check_required(&label, &found)?;
             self.tell_left_out(image, &found);
             image.attached.extend(found.attached);
         }
+        Ok(())
+    }
+
+    /// Removes from `found`, and reports, what belongs to an index that the destination does not get, since `image` is only
+    /// a part of it.
+    ///
+    /// Fails with `NotFound` where a required type is among that.
+    fn leave_to_index(&self, image: &Image, found: &mut Found) -> Result<()> {
+        let all = image.attached.iter().chain(&found.attached);
+        let belonging = still_attached(all, &image.tree);
+        let belonging: HashSet<Digest> = belonging.iter().map(|one| one.manifest.digest()).collect();
+        let belongs = |one: &&Attached| belonging.contains(&one.manifest.digest());
+        let (kept, left): (Vec<&Attached>, Vec<&Attached>) = found.attached.iter().partition(belongs);
+        let Some(what) = not_copied(image, left.iter().filter(|one| !one.is_part()).count()) else { return Ok(()) };
+        let is_lost = |wanted: &&ReferrerType| {
+            left.iter().any(|one| wanted.matches(one)) && !kept.iter().any(|one| wanted.matches(one))
+        };
+        if let Some(required) = self.options.referrers.required.iter().find(is_lost) {
+            return Err(Error::not_found(format!(
+                "{what}, and --require-referrers {required} is given; the image is not copied"
+            )));
+        }
+        self.watch.say(&what);
+        let listed: HashSet<Digest> =
+            left.iter().flat_map(|one| one.manifest.children()).map(|child| child.digest).collect();
+        let is_kept = |one: &&Attached| !one.is_part() || !listed.contains(&one.manifest.digest());
+        found.attached = kept.into_iter().filter(is_kept).cloned().collect();
         Ok(())
     }
 
@@ -52,7 +81,7 @@ impl CopyRun<'_> {
         self.refuse_if_required()?;
         // The requests to a registry would take longer than a small image, so the message is the same for every image.
         if self.profile.origin.is_some() {
-            self.watch.say("signatures and other referrers are not copied: the destination cannot store them");
+            self.watch.say_once("signatures and other referrers are not copied: engines cannot store them");
         }
         // An engine at another host has none.
         if self.profile.is_remote {
@@ -127,9 +156,13 @@ impl CopyRun<'_> {
         if let Some(missing) = required.iter().find(is_missing) {
             let why =
                 found.left_out.as_ref().map_or_else(String::new, |why| format!(" (not all can be copied: {why})"));
+            let who = match self.options.referrers.types.is_empty() {
+                true => "the source has",
+                false => "--referrers selects",
+            };
             return Err(Error::not_found(format!(
-                "{label}: the source has no referrer of the type {missing}, which --require-referrers asks for; the image \
-                 is not copied{why}"
+                "{label}: {who} no referrer of the type {missing}, which --require-referrers asks for; the image is not \
+                 copied{why}"
             )));
         }
         match &found.left_out {
@@ -167,13 +200,7 @@ impl CopyRun<'_> {
     /// Fails with `NotFound` where referrers are required.
     pub(super) fn tell_dropped(&self, image: &Image, made: &Image) -> Result<()> {
         let count = |image: &Image| image.attached.iter().filter(|attached| !attached.is_part()).count();
-        let dropped = match count(image).saturating_sub(count(made)) {
-            0 => return Ok(()),
-            1 => "1 referrer is".to_owned(),
-            dropped => format!("{dropped} referrers are"),
-        };
-        let root = image.root().digest();
-        let what = format!("{root}: {dropped} not copied: the destination does not get the digest that they refer to");
+        let Some(what) = not_copied(image, count(image).saturating_sub(count(made))) else { return Ok(()) };
         match self.options.referrers.required.first() {
             Some(required) => Err(Error::not_found(format!(
                 "{what}, and --require-referrers {required} is given; the image gets no name"
@@ -212,8 +239,19 @@ pub(super) fn originals(roots: &[Root]) -> Originals {
     originals
 }
 
+/// The message about `count` referrers of `image`, or of the index that it is a part of, that are not copied.
+fn not_copied(image: &Image, count: usize) -> Option<String> {
+    let root = image.root().digest();
+    let referrers = match count {
+        0 => return None,
+        1 => "1 referrer is".to_owned(),
+        count => format!("{count} referrers are"),
+    };
+    Some(format!("{root}: {referrers} not copied: the destination does not get the digest that they refer to"))
+}
+
 /// The name of `image` in messages.
-fn label(image: &Image) -> String {
+pub(super) fn label(image: &Image) -> String {
     image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string)
 }
 

@@ -1,13 +1,14 @@
 //! Manifests that are rewritten: for recompressed layers, for a smaller index, or for docker's or OCI's media types.
 //! Fields that imgmv does not know stay. Every conversion changes digests, and the copy reports each one.
 
+use super::belonging::{parts_of, still_attached};
 use super::plan::ATTESTS;
 use super::unchanged;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{
-    Attached, Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, json_tree,
-    media_type, tagged_subject, with_coding,
+    Coding, Descriptor, Digest, Manifest, Name, SOCI_INDEX, ZSTD_PREFERRED, describes_bytes, json_tree, media_type,
+    with_coding,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -56,24 +57,11 @@ pub fn image(image: &Image, recompressed: &HashMap<Digest, RecompressedLayer>, f
     let names = image.names.iter().filter(is_still_true).cloned().collect();
     // A converted image is not a part of the index any more.
     let original = image.original.clone().filter(|_| root == Some(image.root().digest()));
-    let left = image.original.iter().filter(|_| original.is_none());
-    let left: HashSet<Digest> =
-        left.flat_map(|index| index.children().iter().map(|child| child.digest).chain([index.digest()])).collect();
+    let left = image.original.as_ref().filter(|_| original.is_none());
+    let left = left.map_or_else(HashSet::new, |index| parts_of(index, &image.attached));
     let before = image.attached.iter().filter(|one| !left.contains(&one.manifest.digest()));
     let attached = still_attached(before, &tree);
     Ok(Image { names, tree, attached, original, ..image.clone() })
-}
-
-/// Those of `attached` that belong to a manifest of `tree`, or to one another.
-fn still_attached<'a>(attached: impl Iterator<Item = &'a Attached>, tree: &[Manifest]) -> Vec<Attached> {
-    let mut subjects: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
-    let belongs = |one: &&Attached| match (&one.tag, &one.manifest.subject) {
-        (Some(tag), _) => tagged_subject(tag).is_some_and(|subject| subjects.contains(&subject)),
-        (None, Some(subject)) => subjects.contains(&subject.digest) && subjects.insert(one.manifest.digest()),
-        // The index that the image is a part of, or a child of an index that comes after it.
-        (None, None) => subjects.insert(one.manifest.digest()),
-    };
-    attached.filter(belongs).cloned().collect()
 }
 
 /// The changes to an image's manifests, children first.

@@ -5,8 +5,8 @@
 //! `prefetch` reads ahead for a sink that takes one blob at a time; `stream` transfers the blobs of an archive that is
 //! read once, and its manifests after them, and `rewrite` one whose layers' digests come too late for the sink;
 //! `attach` finds what belongs to an image (referrers, cosign's tags), which is stored after the image and before its
-//! names, and `unreadable` leaves out what the source cannot give of that; `tagged` decides which of cosign's tags the
-//! sink keeps; `current` finds the images that the sink has already;
+//! names, `belonging` leaves out what belongs to other digests than the sink gets, and `unreadable` what the source cannot
+//! give; `tagged` decides which of cosign's tags the sink keeps; `current` finds the images that the sink has already;
 //! `compress_slots` limits the layers that are recompressed at once.
 //!
 //! **Names.** A name may hold a digest. `plan` splits `NAME:TAG@DIGEST` into the two names that containerd keeps, puts
@@ -22,7 +22,7 @@
 //!
 //! **Only container images are converted** (`unchanged.rs`): a manifest with an image's config type, without a subject
 //! and without another `artifactType`, whose layers have an image's types. All other content keeps its bytes. A stream
-//! is compressed before its manifests arrive; if a blob then belongs to an artifact, nothing is published.
+//! is compressed before its manifests arrive; `ahead` decides which of its blobs are layers.
 //!
 //! **Nondistributable layers** are copied where the source has them, and only they may be missing; their `urls` decide
 //! nothing. `--foreign fetch` downloads them from the hosts that the image's author named.
@@ -30,7 +30,9 @@
 //! **Blob data is not fsynced** by default, as in every peer; `index.json` and auth files are. After a power cut the
 //! next copy replaces a blob of the wrong size, and `imgmv verify` reads everything.
 
+mod ahead;
 mod attach;
+mod belonging;
 pub(crate) mod compress_slots;
 pub mod convert;
 mod current;

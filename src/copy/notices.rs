@@ -1,9 +1,13 @@
 //! Messages about conversions and skipped layers, before anything is transferred.
 
+use super::attach::label;
 use super::convert::Format;
 use super::unchanged;
 use super::{Compress, CopyRun, Foreign, Work};
-use crate::image::{Coding, Image, Manifest, Name};
+use crate::error::Result;
+use crate::image::{Coding, Descriptor, Digest, Image, Manifest, Name};
+use crate::progress::Event;
+use crate::source::Store;
 use std::collections::HashSet;
 
 impl CopyRun<'_> {
@@ -22,12 +26,27 @@ impl CopyRun<'_> {
         }
     }
 
+    /// Reports layers of `image`, among `kept`, that would be recompressed without its referrers.
+    pub(super) fn tell_kept(&self, image: &Image, kept: &HashSet<Digest>) {
+        let is_kept = |layer: &&Descriptor| {
+            let how = layer.coding().and_then(|coding| self.recompression_from(coding));
+            how.is_some() && kept.contains(&layer.digest) && self.recompressed(&layer.digest).is_none()
+        };
+        if image.tree.iter().flat_map(Manifest::layers).any(|layer| is_kept(&layer)) {
+            self.watch.event(Event::Detail(&format!(
+                "{}: uncompressed layers keep their digests, since signatures or other referrers belong to the image; \
+                 --compress gzip compresses them and leaves out what belongs to the image",
+                label(image)
+            )));
+        }
+    }
+
     /// Reports manifests that were made here because the source stores none, where it wants that.
     pub(super) fn tell_synthesised(&self, images: &[Image]) {
         for image in images.iter().filter(|image| image.synthesised && self.profile.reports_synthesised) {
             let Some(config) = image.root().config() else { continue };
             let (root, config) = (image.root().digest(), config.digest);
-            let label = image.names.first().map_or_else(|| root.to_string(), Name::to_string);
+            let label = image.label();
             let why = match image.lost_manifest {
                 None => "the source has no manifest of this image".to_owned(),
                 Some(lost) => format!("the source does not have the compressed layers of its manifest {lost}"),
@@ -36,6 +55,21 @@ impl CopyRun<'_> {
                 "{label}: {why}; it gets a new one, {root}; its config (the image ID), {config}, does not change"
             ));
         }
+    }
+
+    /// Reports links that are broken at the source. What they lead to is copied nevertheless.
+    pub(super) fn tell_broken_links(&self, store: &dyn Store, images: &[Image]) -> Result<()> {
+        for image in images {
+            let broken = store.broken_links(image)?;
+            if broken.count() > 0 {
+                let label = image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string);
+                self.watch.say(&format!(
+                    "{label}: the image is copied, although its registry cannot serve it as it is: {}",
+                    broken.sentences().join("; ")
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn tell_foreign(&self, images: &[Image]) {

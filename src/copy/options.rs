@@ -9,8 +9,9 @@ use crate::transfer::Budget;
 /// The compression of layers at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Compress {
-    /// As at the source. Only uncompressed layers are compressed where the sink asks for it (a registry) and the source
-    /// is not a registry.
+    /// As at the source. Only uncompressed layers are compressed where the sink asks for it (a registry), the source is
+    /// not a registry, and nothing is attached to the image.
+    /// In a pipe of imgmv's own archives they are not, since its artifacts are known only at its end.
     #[default]
     Default,
     /// As at the source.
@@ -94,6 +95,7 @@ impl Options {
             platforms: self.platforms.clone(),
             sparse: self.sparse,
             foreign: self.foreign,
+            is_selection: !self.selectors.is_empty(),
         }
     }
 }

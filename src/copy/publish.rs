@@ -3,17 +3,17 @@
 use super::Copied;
 use super::convert;
 use super::run::CopyRun;
+use super::unchanged;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Image};
 
 impl CopyRun<'_> {
     /// Fails with `Usage` where a stream's blob was recompressed and then turned out to belong to an artifact.
-    pub fn check_recompressed(&self) -> Result<()> {
-        let unchanged = self.unchanged.get().into_iter().flatten();
-        match unchanged.into_iter().find(|digest| self.recompressed(digest).is_some()) {
+    pub fn check_recompressed(&self, images: &[Image]) -> Result<()> {
+        match unchanged::blobs(images).into_iter().find(|digest| self.recompressed(digest).is_some()) {
             Some(digest) => Err(Error::usage(format!(
-                "blob {digest} was compressed like an image's layer, but an artifact in the same stream needs it \
-                 unchanged; nothing of it was published; use --compress keep, or save the archive to a file first"
+                "blob {digest} was compressed like an image's layer, but an artifact in the same pipe needs it unchanged; \
+                 nothing of it was published; use --compress keep, or save the archive to a file first"
             ))),
             None => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! A copy from a store: plan, find what the sink is missing, transfer that, publish.
 
 use super::convert::{Format, RecompressedLayer};
+use super::parallel::BlobSource;
 use super::run::{CopyRun, Work};
 use super::{Count, attach, parallel, plan};
 use crate::error::{Error, Result};
@@ -8,6 +9,7 @@ use crate::image::{Body, Coding, Descriptor, Digest, Image, Name};
 use crate::progress::Event;
 use crate::sink::{Missing, Upcoming};
 use crate::source::Store;
+use crate::source::attached::no_image_message;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -16,10 +18,11 @@ impl CopyRun<'_> {
         let (roots, belonging) = self.split_attached(store, store.roots(&self.options.selectors)?)?;
         let originals = attach::originals(&roots);
         let mut images = plan::images(store, roots, &self.options.plan_options(), &self.capabilities, self.watch)?;
-        self.fail_if_empty(&images, &self.profile.empty_message)?;
+        self.fail_if_empty(&images, store)?;
         self.attach(store, &originals, &mut images)?;
         self.add_unattached(store, belonging, &mut images)?;
         self.note_images(&images);
+        self.tell_broken_links(store, &images)?;
         self.tell_synthesised(&images);
         self.look_up_layers(&images);
         self.drop_unattachable(&mut images)?;
@@ -33,12 +36,12 @@ impl CopyRun<'_> {
             images.iter().for_each(|image| self.report_image(image, image.source_digest));
             return Ok(());
         }
-        parallel::transfer_all(self, store, work, resume_first)?;
+        parallel::transfer_all(self, BlobSource { store, images: &images }, work, resume_first)?;
         self.publish(&images)
     }
 
     /// Fails with `NotFound` for a source without any image, and for an index that lists none.
-    pub fn fail_if_empty(&self, images: &[Image], empty_message: &str) -> Result<()> {
+    pub fn fail_if_empty(&self, images: &[Image], store: &dyn Store) -> Result<()> {
         let lists_nothing = |image: &&Image| matches!(&image.root().body, Body::Index { manifests, blobs } if manifests.is_empty() && blobs.is_empty());
         let why = match images.iter().find(lists_nothing) {
             _ if self.options.allow_empty => return Ok(()),
@@ -46,7 +49,7 @@ impl CopyRun<'_> {
                 let name = image.names.first().map_or_else(|| image.root().digest().to_string(), Name::to_string);
                 format!("{name} is an index that lists no image")
             }
-            None if images.is_empty() => empty_message.to_owned(),
+            None if images.is_empty() => no_image_message(store),
             None => return Ok(()),
         };
         Err(Error::not_found(format!("{why}; nothing of it was copied (--allow-empty accepts that)")))

@@ -36,10 +36,10 @@ pub(crate) fn rewrite(run: &CopyRun<'_>, stream: ArchiveStream) -> Result<()> {
     };
     let summary = tarball::rewrite(stream, &mut *out, how)?;
     let roots = summary.select(&run.options.selectors)?;
-    let store = StreamedStore { summary, blobs: Some(HashSet::new()) };
+    let store = StreamedStore { summary, blobs: HashSet::new() };
     let options = PlanOptions { platforms: Platforms::Default, ..run.options.plan_options() };
     let images = plan::images(&store, roots, &options, &run.capabilities, run.watch)?;
-    run.fail_if_empty(&images, &store.summary.empty_message)?;
+    run.fail_if_empty(&images, &store)?;
     for image in &images {
         for name in &image.names {
             run.sink.publish(Some(name), image.root())?;

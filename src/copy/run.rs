@@ -121,15 +121,25 @@ impl<'a> CopyRun<'a> {
     pub fn note_images(&self, images: &[Image]) {
         self.tell_foreign(images);
         self.tell_artifacts(images);
-        let _ = self.unchanged.set(unchanged::blobs(images));
+        let mut unchanged = unchanged::blobs(images);
+        if self.options.compress == Compress::Default && self.capabilities.referrers {
+            for image in images {
+                let kept = unchanged::layers_with_referrers(image, self.options.format);
+                self.tell_kept(image, &kept);
+                unchanged.extend(kept);
+            }
+        }
+        let _ = self.unchanged.set(unchanged);
+    }
+
+    /// Whether `digest` is a blob of the images that keeps its bytes.
+    pub fn is_unchanged(&self, digest: &Digest) -> bool {
+        self.unchanged.get().is_some_and(|unchanged| unchanged.contains(digest))
     }
 
     /// The recompression of `layer` in this copy, if any.
     pub fn recompression(&self, layer: &Descriptor) -> Option<Recompress> {
-        if self.unchanged.get().is_some_and(|unchanged| unchanged.contains(&layer.digest)) {
-            return None;
-        }
-        self.recompression_from(layer.coding()?)
+        if self.is_unchanged(&layer.digest) { None } else { self.recompression_from(layer.coding()?) }
     }
 
     /// The recompression of a layer that is compressed as `was`, if any.

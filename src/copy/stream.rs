@@ -1,12 +1,13 @@
 //! A copy from a stream: blobs in the order in which they come, their manifests after them.
 
-use super::{CopyRun, Work, attach, plan};
+use super::ahead::Ahead;
+use super::{CopyRun, Work};
 use crate::compress::threads_per_layer;
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Image, media_type, with_coding};
 use crate::progress::{Event, Outcome};
 use crate::sink::{Begin, Upcoming};
-use crate::source::{Claim, Store};
+use crate::source::Claim;
 use crate::tarball::{ArchiveStream, StreamedBlob, StreamedStore};
 use crate::transfer;
 use crate::transfer::replay::Replay;
@@ -24,28 +25,25 @@ pub(crate) fn copy(run: &CopyRun<'_>, mut stream: ArchiveStream) -> Result<()> {
     // `begin` answers for each blob.
     run.sink.missing(Upcoming::DiffIds(stream.expected_diff_ids()))?;
     let mut streamed = HashSet::new();
+    let mut ahead = Ahead::new(&stream)?;
     while let Some(blob) = stream.next_blob()? {
-        streamed.insert(copy_blob(run, blob)?);
+        streamed.insert(copy_blob(run, blob, &mut ahead)?);
     }
-    let store = StreamedStore { summary: stream.finish()?, blobs: Some(streamed) };
-    let (roots, belonging) = run.split_attached(&store, store.roots(&run.options.selectors)?)?;
-    let originals = attach::originals(&roots);
-    let mut images = plan::images(&store, roots, &run.options.plan_options(), &run.capabilities, run.watch)?;
-    run.fail_if_empty(&images, &store.summary.empty_message)?;
-    run.attach(&store, &originals, &mut images)?;
-    run.add_unattached(&store, belonging, &mut images)?;
-    run.note_images(&images);
-    run.check_recompressed()?;
+    let (store, images) = ahead.images(run, StreamedStore { summary: stream.finish()?, blobs: streamed })?;
+    run.check_recompressed(&images)?;
     copy_documents(run, &store, &images)?;
     run.publish(&images)
 }
 
 /// Copies one blob and returns its digest at the source.
-fn copy_blob(run: &CopyRun<'_>, blob: StreamedBlob<'_>) -> Result<Digest> {
+fn copy_blob(run: &CopyRun<'_>, blob: StreamedBlob<'_>, ahead: &mut Ahead) -> Result<Digest> {
     let StreamedBlob { claim, mut bytes } = blob;
     let mut head = Vec::with_capacity(HEAD_BYTES);
     (&mut bytes).take(HEAD_BYTES as u64).read_to_end(&mut head)?;
-    let recompress = if may_be_layer(&head) { run.recompression_from(Coding::sniff(&head)) } else { None };
+    let recompress = match may_be_layer(&head) {
+        true => ahead.recompression(run, &claim, Coding::sniff(&head))?,
+        false => None,
+    };
     let size = claim.size.unwrap_or(0);
     let media_type = with_coding(media_type::OCI_LAYER, Coding::sniff(&head));
     let known = claim.digest.map(|digest| run.work(&Descriptor::new(media_type, digest, size)));
@@ -101,7 +99,7 @@ fn copy_blob(run: &CopyRun<'_>, blob: StreamedBlob<'_>) -> Result<Digest> {
 fn copy_documents(run: &CopyRun<'_>, store: &StreamedStore, images: &[Image]) -> Result<()> {
     let mut seen = HashSet::new();
     for blob in images.iter().flat_map(Image::blobs).filter(|blob| seen.insert(blob.digest)) {
-        if store.blobs.as_ref().is_some_and(|streamed| streamed.contains(&blob.digest)) {
+        if store.blobs.contains(&blob.digest) {
             continue;
         }
         let bytes = store.summary.documents.get(&blob.digest).cloned().or_else(|| blob.embedded());

@@ -1,10 +1,13 @@
 //! Blobs that only attached manifests need, and that the source lists and cannot give: a registry reports a missing blob
 //! only when it is read. The image is copied without the manifests that need one of them.
 
+use super::Naming;
+use super::parallel::BlobSource;
 use super::run::{CopyRun, Work};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Attached, Descriptor, Digest, Hasher, Image, Manifest, Name};
 use crate::sink::Order;
+use crate::source::{Store, with_file};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
@@ -84,14 +87,45 @@ impl CopyRun<'_> {
         !takes_back && self.optional.contains(&work.blob.digest)
     }
 
+    /// `error` of the transfer of `blob`, with the image and the file where the source could not give the blob.
+    pub(super) fn with_place(
+        &self,
+        source: BlobSource<'_>,
+        blob: &Descriptor,
+        failure: &SourceFailure,
+        error: Error,
+    ) -> Error {
+        if !is_of_source(&error, failure) {
+            return error;
+        }
+        let error = match error.is_digest_mismatch() {
+            true => source.store.located(blob, error),
+            false => with_file(source.store, &blob.digest, error),
+        };
+        let has_blob = |image: &&Image| image.blobs().any(|other| other.digest == blob.digest);
+        let Some(image) = source.images.iter().find(has_blob) else { return error };
+        error.at_once(&self.name_at_source(source.store).unwrap_or_else(|| label(image)))
+    }
+
+    /// The name at the source of the only image, where the image has its new name already.
+    fn name_at_source(&self, store: &dyn Store) -> Option<String> {
+        match (&self.options.naming, &self.options.selectors[..]) {
+            (Naming::Keep, _) => None,
+            (Naming::Names(_), [selected]) => Some(selected.to_string()),
+            (Naming::Names(_), _) => match &store.names().ok()?[..] {
+                [only] => Some(only.to_string()),
+                _ => None,
+            },
+        }
+    }
+
     /// Records whether the transfer of `blob` failed because of the source.
     pub(super) fn note_source(&self, blob: &Descriptor, done: &Result<()>, failure: &SourceFailure) {
         if !self.optional.contains(&blob.digest) {
             return;
         }
-        let is_of_source = failure.0.load(Ordering::Relaxed);
         match done {
-            Err(error) if is_unreadable(error) && (is_of_source || error.kind() == Kind::Invalid) => {
+            Err(error) if is_of_source(error, failure) => {
                 drop(self.optional.unreadable().insert(blob.digest, error.to_string()));
             }
             _ => drop(self.optional.unreadable().remove(&blob.digest)),
@@ -126,7 +160,7 @@ impl CopyRun<'_> {
             }
         }
         let Some(why) = first else { return Ok(Cow::Borrowed(image)) };
-        let label = image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string);
+        let label = label(image);
         if !self.options.referrers.required.is_empty() {
             return Err(Error::not_found(format!(
                 "{label}: not all referrers can be copied, and --require-referrers is given: {why}"
@@ -137,6 +171,16 @@ impl CopyRun<'_> {
         image.attached.retain(|attached| !left_out.contains(&attached.manifest.digest()));
         Ok(Cow::Owned(image))
     }
+}
+
+/// The name of `image` in messages, else its digest.
+fn label(image: &Image) -> String {
+    image.names.first().map_or_else(|| image.source_digest.to_string(), Name::to_string)
+}
+
+/// Whether a transfer failed with `error` because of the source, which will fail again.
+fn is_of_source(error: &Error, failure: &SourceFailure) -> bool {
+    is_unreadable(error) && (failure.0.load(Ordering::Relaxed) || error.kind() == Kind::Invalid)
 }
 
 /// Whether the source could not give a blob and will not give it later.

@@ -1,6 +1,5 @@
 //! Files that several processes share: directories without links, directories whose links stay inside, file locks,
-//! checkpoints of partial files and of hashes, small files of the user's cache; and how messages quote their untrusted
-//! texts.
+//! checkpoints of partial files and of hashes, small files of the user's cache.
 
 pub(crate) mod cache_file;
 pub(crate) mod checkpoints;
@@ -8,11 +7,8 @@ pub(crate) mod directory;
 pub(crate) mod hash_checkpoints;
 pub(crate) mod lock;
 pub(crate) mod rooted;
-mod shortened;
 
 use std::time::Duration;
-
-pub(crate) use shortened::{shortened, some_of};
 
 /// The default of `--keep-partials`: an interrupted copy can be resumed after a weekend or a week's leave, and the files
 /// of abandoned copies do not fill the disk for longer.

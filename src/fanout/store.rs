@@ -4,9 +4,9 @@ use super::coordinator::{Chunk, Coordinator, Key, Subscription, Taken};
 use super::metadata::Documents;
 use super::{FanoutLimits, metadata, reader};
 use crate::cancel::Cancel;
-use crate::error::Result;
-use crate::image::{Descriptor, Digest, Name};
-use crate::source::{Profile, ReferrerList, Root, Selector, Store};
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Image, Name};
+use crate::source::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
 use std::{
     io::{self, Cursor, Read},
     sync::Arc,
@@ -104,6 +104,15 @@ impl Store for Subscriber {
     }
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
         self.common.store.digest_tagged(subject)
+    }
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        self.common.store.located(blob, error)
+    }
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        self.common.store.file_of(digest)
+    }
+    fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
+        self.common.store.broken_links(image)
     }
     fn profile(&self) -> Profile {
         self.common.store.profile()

@@ -84,6 +84,23 @@ pub fn with_referrers(list: Option<&[u8]>, added: &[Descriptor]) -> Result<Optio
     made.map(Some).map_err(|error| error.to_string())
 }
 
+/// The list of referrers `list`, the bytes under a referrers tag, without the entries of `digest`, and the number of the
+/// others; `None` if it has none of `digest`.
+///
+/// Fails, with the reason, if `list` is not an index.
+pub fn without_referrer(list: &[u8], digest: &Digest) -> Result<Option<(Manifest, usize)>, String> {
+    let mut list = json_tree(list)?;
+    let Some(Value::Array(entries)) = list.get_mut("manifests") else { return Ok(None) };
+    let (before, named) = (entries.len(), digest.to_string());
+    entries.retain(|entry| entry.get("digest").and_then(Value::as_str) != Some(&named));
+    let left = entries.len();
+    if left == before {
+        return Ok(None);
+    }
+    let made = Manifest::from_bytes(list.to_string().into_bytes(), media_type::OCI_INDEX);
+    made.map(|list| Some((list, left))).map_err(|error| error.to_string())
+}
+
 /// The subject in a tag of the form of [`digest_tags`], or in a referrers tag, `sha256-<hex>` (distribution-spec,
 /// "Referrers Tag Schema").
 pub fn tagged_subject(tag: &str) -> Option<Digest> {
@@ -142,7 +159,7 @@ impl ReferrerType {
 
     /// Whether a referrer with this entry in a list is of this type.
     fn matches_entry(&self, entry: &Descriptor) -> bool {
-        let own = entry.artifact_type.as_deref().unwrap_or_default();
+        let own = comparable(entry.artifact_type.as_deref().unwrap_or_default());
         let one_of = |beginnings: &[&str]| beginnings.iter().any(|beginning| own.starts_with(beginning));
         // A bundle of cosign is an attestation if its annotation names another predicate than cosign's for signatures.
         let predicate = entry.annotation(BUNDLE_PREDICATE);
@@ -165,7 +182,7 @@ impl ReferrerType {
             ReferrerType::Attestation => {
                 is_bundle(false) || one_of(&["application/vnd.in-toto", "application/vnd.dev.cosign.artifact.att"])
             }
-            ReferrerType::MediaType(wanted) => own == wanted,
+            ReferrerType::MediaType(wanted) => own == comparable(wanted),
         }
     }
 
@@ -189,6 +206,21 @@ impl ReferrerType {
     }
 }
 
+/// `media_type` in a form in which equal types have the same bytes: case and spaces around parameters do not count
+/// (RFC 9110, "Media Type").
+fn comparable(media_type: &str) -> String {
+    let parts: Vec<&str> = media_type.split(';').map(str::trim).collect();
+    parts.join(";").to_ascii_lowercase()
+}
+
+/// Whether `text` may be a media type, with or without parameters. One with a wildcard is not.
+fn is_media_type(text: &str) -> bool {
+    let name = text.split(';').next().unwrap_or_default().trim_end();
+    let is_text = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let parts: Vec<&str> = name.split('/').collect();
+    is_text && parts.len() == 2 && parts.iter().all(|part| !part.is_empty() && !part.contains(['*', ' ']))
+}
+
 impl std::str::FromStr for ReferrerType {
     type Err = String;
 
@@ -197,10 +229,8 @@ impl std::str::FromStr for ReferrerType {
             "signature" => Ok(ReferrerType::Signature),
             "sbom" => Ok(ReferrerType::Sbom),
             "attestation" => Ok(ReferrerType::Attestation),
-            _ if text.contains('/') && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                Ok(ReferrerType::MediaType(text.to_owned()))
-            }
-            _ => Err("expected a media type, or one of signature, sbom, attestation".to_owned()),
+            _ if is_media_type(text) => Ok(ReferrerType::MediaType(text.to_owned())),
+            _ => Err("expected a media type (without *), or one of signature, sbom, attestation".to_owned()),
         }
     }
 }
@@ -237,12 +267,22 @@ mod tests {
     fn types_are_words_or_media_types() {
         assert_eq!("sbom".parse(), Ok(ReferrerType::Sbom));
         assert_eq!("a/b".parse(), Ok(ReferrerType::MediaType("a/b".into())));
-        assert!("signatures".parse::<ReferrerType>().is_err());
+        for wrong in ["signatures", "application/*", "*/*", "a/", "a b/c", "a/b/c"] {
+            assert!(wrong.parse::<ReferrerType>().is_err(), "{wrong}");
+        }
         let bundle = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.dev.sigstore.bundle.v0.3+json","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}"#;
         let attached = Attached::new(Manifest::from_bytes(bundle.to_vec(), "").unwrap(), None);
         let is = |text: &str| text.parse::<ReferrerType>().unwrap().matches(&attached);
         assert!(is("signature") && is("attestation") && !is("sbom"));
+        assert!(is("Application/vnd.dev.sigstore.Bundle.v0.3+json"));
         assert!(is("application/vnd.dev.sigstore.bundle.v0.3+json") && !is("application/vnd.dev.sigstore.bundle"));
+        let with_parameter = Descriptor {
+            artifact_type: Some("Application/Vnd.in-toto+json;version=1".into()),
+            ..attached.manifest.descriptor.clone()
+        };
+        for text in ["application/vnd.in-toto+json; version=1", "attestation"] {
+            assert!(text.parse::<ReferrerType>().unwrap().matches_entry(&with_parameter), "{text}");
+        }
         let tagged = Attached { tag: digest_tags(&Digest::of(b"x")).into_iter().next(), ..attached };
         assert!(ReferrerType::Signature.matches(&tagged) && !ReferrerType::Sbom.matches(&tagged));
     }

@@ -19,7 +19,7 @@ pub(crate) use annotations::{SOCI_INDEX, ZSTD_PREFERRED, describes_bytes};
 pub(crate) use attached::ORIGINAL;
 pub use attached::{
     Attached, MAX_COPIED_REFERRERS, ReferrerType, digest_tags, is_digest_tag, is_referrers_tag, referrers_tag,
-    tagged_subject, with_referrers,
+    tagged_subject, with_referrers, without_referrer,
 };
 pub use config::Config;
 pub use descriptor::Descriptor;

@@ -183,7 +183,7 @@ impl Name {
     /// Checks a name: 1 to 512 bytes without white space and control characters. Fails with `Invalid`.
     pub fn new(text: impl Into<String>) -> Result<Name> {
         let text = text.into();
-        let shown = || crate::error::printable(&text.chars().take(80).collect::<String>());
+        let shown = || crate::message::printable(&text.chars().take(80).collect::<String>());
         if text.is_empty() || text.len() > Self::MAX_BYTES {
             return Err(Error::invalid(format!(
                 "the image name {:?} is refused: it has {} bytes, expected 1 to {}",
@@ -192,7 +192,7 @@ impl Name {
                 Self::MAX_BYTES
             )));
         }
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) || crate::error::printable(&text) != text {
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) || crate::message::printable(&text) != text {
             return Err(Error::invalid(format!(
                 "the image name {:?} is refused: it has control characters or white space",
                 shown()

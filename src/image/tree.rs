@@ -36,6 +36,13 @@ impl Image {
         self.tree.last().expect("a tree has a root")
     }
 
+    /// Returns the image as messages name it: its first name, else the digest by which its source knows it.
+    pub fn label(&self) -> String {
+        let config = self.root().config().filter(|_| self.synthesised);
+        let known = config.map_or(self.source_digest, |config| config.digest);
+        self.names.first().map_or_else(|| known.to_string(), Name::to_string)
+    }
+
     /// Returns the root as a list of images has it: its annotation names the index that the image is a part of.
     pub fn listed_root(&self) -> Cow<'_, Manifest> {
         let Some(original) = &self.original else { return Cow::Borrowed(self.root()) };
@@ -59,6 +66,16 @@ impl Image {
             Some(named) => Ok(Name::from(&Reference { tag: None, digest: Some(*digest), ..named })),
             None => Name::new(format!("@{digest}")),
         }
+    }
+
+    /// Returns the manifests of `tree` that the source has: not an index that was made of a part of the source's.
+    pub fn found_manifests(&self) -> impl Iterator<Item = &Manifest> {
+        let is_made = |manifest: &Manifest| {
+            !manifest.children().is_empty()
+                && manifest.digest() == self.root().digest()
+                && manifest.digest() != self.source_digest
+        };
+        self.tree.iter().filter(move |manifest| !is_made(manifest))
     }
 
     /// Returns all configs and layers that are copied, without those of attached manifests that the sink has; a digest may

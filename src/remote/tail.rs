@@ -1,6 +1,6 @@
 //! The end of a program's standard error: bounded, and without terminal control sequences.
 
-use crate::error::printable;
+use crate::message::printable;
 use std::{collections::VecDeque, io::Read};
 
 /// Enough for a dozen lines, the last of which has the reason.

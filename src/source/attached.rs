@@ -1,5 +1,5 @@
-//! The search for the manifests that belong to an image in a store: its referrers, those of its children and of the
-//! referrers themselves, and the manifests under cosign's tags.
+//! The search for the manifests that belong to an image in a store: its referrers and the manifests under cosign's tags,
+//! those of its children, and in the same way what belongs to each manifest that was found.
 //!
 //! A store that lists too many, or lists manifests that it does not have, does not stop the search: the rest is found,
 //! with the first reason why something is left out.
@@ -10,7 +10,10 @@ use crate::error::{Kind, Result};
 use crate::image::{
     Attached, Descriptor, Digest, Image, MAX_COPIED_REFERRERS, Manifest, Name, ReferrerType, media_type, tagged_subject,
 };
+use crate::message::counted;
+use crate::parallel;
 use std::collections::HashSet;
+use std::iter;
 
 /// The maximum number of steps from an image to a referrer.
 pub(crate) const MAX_DEPTH: usize = 8;
@@ -18,6 +21,7 @@ pub(crate) const MAX_DEPTH: usize = 8;
 const MAX_ATTACHED_BYTES: u64 = 256 << 20;
 /// The size that a smaller manifest counts, so that the number of requests is bounded too.
 const MIN_COUNTED_BYTES: u64 = 1 << 10;
+const MAX_PARALLEL_REQUESTS: usize = 8;
 /// The maximum number of reasons that are recorded.
 const MAX_UNREADABLE: usize = 100;
 
@@ -39,6 +43,34 @@ pub(crate) fn attached_to(image: &Image, store: &dyn Store, types: &[ReferrerTyp
     attached_to_all(image, &[], store, types, cancel)
 }
 
+/// As [`attached_to`] for each of `images`, in their order, with what belongs to an index of which the image is only a
+/// part; several at the same time where each request takes long.
+///
+/// # Errors
+/// Those of [`attached_to`].
+pub(crate) fn attached_to_each(
+    images: &[Image],
+    store: &dyn Store,
+    types: &[ReferrerType],
+    cancel: &Cancel,
+) -> Result<Vec<Found>> {
+    // The store learns from the first image how the registry lists referrers.
+    let (first, rest) = images.split_at(images.len().min(1));
+    let find = |image: &Image| {
+        let source = Some(image.source_digest).filter(|_| !image.synthesised);
+        attached_to_all(image, source.as_slice(), store, types, cancel)
+    };
+    let mut found = first.iter().map(find).collect::<Result<Vec<_>>>()?;
+    found.extend(parallel::try_map(rest, parallel_requests(store), find)?);
+    Ok(found)
+}
+
+/// The number of requests to `store` at the same time; 1 if a request costs no time.
+fn parallel_requests(store: &dyn Store) -> usize {
+    let profile = store.profile();
+    if profile.is_remote { profile.parallel_reads.clamp(1, MAX_PARALLEL_REQUESTS) } else { 1 }
+}
+
 /// As [`attached_to`], with what belongs to the manifests `also`.
 pub(crate) fn attached_to_all(
     image: &Image,
@@ -48,8 +80,9 @@ pub(crate) fn attached_to_all(
     cancel: &Cancel,
 ) -> Result<Found> {
     let found = Found { attached: Vec::new(), left_out: None, unreadable: Vec::new() };
-    let (is_sparse, seen, refused) = (store.profile().is_sparse, HashSet::new(), HashSet::new());
-    Search { store, is_sparse, types, cancel, seen, refused, bytes: 0, found }.attached_to(image, also)
+    let (is_sparse, seen, asked) = (store.profile().is_sparse, HashSet::new(), HashSet::new());
+    let search = Search { store, is_sparse, types, cancel, seen, asked, refused: HashSet::new(), bytes: 0, found };
+    search.attached_to(image, also)
 }
 
 /// The roots of `store` that `selectors` select; without any, all that are images and do not belong to another one.
@@ -59,6 +92,19 @@ pub(crate) fn attached_to_all(
 pub(crate) fn image_roots(store: &dyn Store, selectors: &[Selector]) -> Result<Vec<Root>> {
     let roots = store.roots(selectors)?;
     if selectors.is_empty() { Ok(split(store, roots)?.0) } else { Ok(roots) }
+}
+
+/// The message for a `store` without any image.
+pub(crate) fn no_image_message(store: &dyn Store) -> String {
+    let empty = store.profile().empty_message;
+    match store.roots(&[]) {
+        Ok(roots) if !roots.is_empty() => format!(
+            "the source has {}, all of which are signatures or other referrers of images without a name; select an \
+             image by its digest",
+            counted(roots.len(), "manifest")
+        ),
+        _ => empty,
+    }
 }
 
 /// The images among `roots`, which are all of `store`, and those that belong to another one.
@@ -90,6 +136,23 @@ pub(crate) fn subject_of(root: &Root, store: &dyn Store) -> Option<Digest> {
     }
 }
 
+/// The digest tags of a subject, each with its manifest.
+type Tagged = Vec<(String, Descriptor)>;
+
+/// The answer of a store about one subject.
+enum Answer {
+    Referrers(Result<ReferrerList>),
+    Tagged(Result<Tagged>),
+}
+
+type Question = fn(&dyn Store, &Digest) -> Answer;
+
+/// The questions about each subject.
+const QUESTIONS: [Question; 2] = [
+    |store, subject| Answer::Referrers(store.referrers(subject)),
+    |store, subject| Answer::Tagged(store.digest_tagged(subject)),
+];
+
 struct Search<'r> {
     store: &'r dyn Store,
     is_sparse: bool,
@@ -97,6 +160,8 @@ struct Search<'r> {
     cancel: &'r Cancel,
     /// The manifests of the image, and those that belong to it.
     seen: HashSet<Digest>,
+    /// The subjects that the store was asked about.
+    asked: HashSet<Digest>,
     /// The manifests that cannot be read; none is asked for twice.
     refused: HashSet<Digest>,
     /// The size of the manifests that were asked for, whether or not they could be read.
@@ -112,17 +177,45 @@ impl Search<'_> {
             let (digest, is_index) = (manifest.digest(), media_type::is_index(&manifest.descriptor.media_type));
             digest == image.root().digest() && (image.synthesised || is_index && digest != image.source_digest)
         };
-        let own = image.tree.iter().chain(&image.original).filter(|manifest| !made_here(manifest));
+        // The root comes first: it is the one that is most likely signed.
+        let own = image.original.iter().chain(image.tree.iter().rev());
+        // Parts of the index that the image is a part of are attached already.
+        let own = own.chain(image.attached.iter().map(|part| &part.manifest)).filter(|manifest| !made_here(manifest));
         let own: Vec<Digest> = own.map(Manifest::digest).collect();
-        for subject in own.iter().chain(also.iter().filter(|also| !own.contains(also))) {
-            self.referrers(subject, 1)?;
-            self.digest_tagged(subject)?;
+        let mut level: Vec<Digest> = own.iter().chain(also).copied().filter(|one| self.asked.insert(*one)).collect();
+        for depth in 1.. {
+            if level.is_empty() {
+                break;
+            }
+            let before = self.found.attached.len();
+            self.ask_about(&level, depth)?;
+            let (found, asked) = (self.found.attached.iter().skip(before), &mut self.asked);
+            level = found.map(|one| one.manifest.digest()).filter(|digest| asked.insert(*digest)).collect();
         }
         Ok(self.found)
     }
 
-    fn referrers(&mut self, subject: &Digest, depth: usize) -> Result<()> {
-        let answer = self.store.referrers(subject);
+    /// Adds what belongs to `subjects`, which are `depth` - 1 steps away from the image.
+    fn ask_about(&mut self, subjects: &[Digest], depth: usize) -> Result<()> {
+        // The store learns from the first subject how the registry lists referrers.
+        let (first, rest) = subjects.split_at(usize::from(depth == 1).min(subjects.len()));
+        let threads = parallel_requests(self.store);
+        for asked in iter::once(first).chain(rest.chunks(threads.div_ceil(QUESTIONS.len()))) {
+            let questions = asked.iter().flat_map(|subject| QUESTIONS.map(|question| (subject, question)));
+            let questions: Vec<(&Digest, Question)> = questions.collect();
+            let (store, cancel) = (self.store, self.cancel);
+            let ask = |(subject, question): &(&Digest, Question)| cancel.check().map(|()| question(store, subject));
+            for ((subject, _), answer) in questions.iter().zip(parallel::try_map(&questions, threads, ask)?) {
+                match answer {
+                    Answer::Referrers(list) => self.add_referrers(subject, list, depth)?,
+                    Answer::Tagged(tagged) => self.add_tagged(subject, tagged, depth)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_referrers(&mut self, subject: &Digest, answer: Result<ReferrerList>, depth: usize) -> Result<()> {
         let Some(list) = self.unless_unreadable(answer, &format!("the referrers of {subject}"))? else {
             return Ok(());
         };
@@ -141,8 +234,7 @@ impl Search<'_> {
             if self.seen.contains(&entry.digest) || !listed.insert(entry.digest) {
                 continue;
             }
-            if depth > MAX_DEPTH {
-                self.leave_out(format!("referrers of referrers are more than {MAX_DEPTH} steps away from the image"));
+            if self.is_too_deep(depth) {
                 return Ok(());
             }
             let Some(manifest) = self.manifest(&entry)? else { continue };
@@ -153,36 +245,43 @@ impl Search<'_> {
                 ));
                 continue;
             }
-            let digest = manifest.digest();
-            if self.add(Attached::new(manifest, None))? {
-                self.referrers(&digest, depth + 1)?;
-            }
+            self.add(Attached::new(manifest, None))?;
         }
         Ok(())
     }
 
-    fn digest_tagged(&mut self, subject: &Digest) -> Result<()> {
-        let answer = self.store.digest_tagged(subject);
-        for (tag, entry) in self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?.unwrap_or_default()
-        {
+    fn add_tagged(&mut self, subject: &Digest, answer: Result<Tagged>, depth: usize) -> Result<()> {
+        let tagged = self.unless_unreadable(answer, &format!("cosign's tags for {subject}"))?;
+        for (tag, entry) in tagged.unwrap_or_default() {
+            if self.is_too_deep(depth) {
+                return Ok(());
+            }
             let Some(manifest) = self.manifest(&entry)? else { continue };
             self.add(Attached::new(manifest, Some(tag)))?;
         }
         Ok(())
     }
 
-    /// Adds `attached`, after what it lists itself; returns whether the user wants its type and it can be copied.
-    fn add(&mut self, attached: Attached) -> Result<bool> {
+    /// Whether what is `depth` steps away from the image is left out.
+    fn is_too_deep(&mut self, depth: usize) -> bool {
+        if depth > MAX_DEPTH {
+            self.leave_out(format!("referrers of referrers are more than {MAX_DEPTH} steps away from the image"));
+        }
+        depth > MAX_DEPTH
+    }
+
+    /// Adds `attached`, after what it lists itself, if the user wants its type and it can be copied.
+    fn add(&mut self, attached: Attached) -> Result<()> {
         if !self.types.is_empty() && !self.types.iter().any(|wanted| wanted.matches(&attached)) {
-            return Ok(false);
+            return Ok(());
         }
         if !self.has_blobs(&attached.manifest)? {
-            return Ok(false);
+            return Ok(());
         }
         self.children(&attached.manifest, 1)?;
         self.seen.insert(attached.manifest.digest());
         self.found.attached.push(attached);
-        Ok(true)
+        Ok(())
     }
 
     /// Adds the children of `index` that the source has.
@@ -267,80 +366,4 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Error;
-    use std::io::Read;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// A store with a list of referrers and without manifests.
-    struct Empty {
-        listed: Vec<Descriptor>,
-        asked: AtomicUsize,
-    }
-
-    impl Store for Empty {
-        fn roots(&self, _: &[Selector]) -> Result<Vec<Root>> {
-            Ok(Vec::new())
-        }
-
-        fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            Err(Error::not_found(format!("no manifest {}", at.digest)))
-        }
-
-        fn open(&self, _: &Descriptor, _: u64) -> Result<Box<dyn Read + Send + '_>> {
-            Err(Error::not_found("no blob"))
-        }
-
-        fn find(&self, _: &Digest) -> Result<Option<Descriptor>> {
-            Ok(None)
-        }
-
-        fn referrers(&self, _: &Digest) -> Result<ReferrerList> {
-            Ok(ReferrerList::from(self.listed.clone()))
-        }
-    }
-
-    /// An image of two manifests, for each of which a store lists `listed`: the number of requests for manifests.
-    fn requests_for(listed: Vec<Descriptor>) -> (usize, Found) {
-        let config = Descriptor::of(media_type::OCI_CONFIG, b"{}");
-        let tree: Vec<Manifest> = [b"one", b"two"]
-            .iter()
-            .map(|layer| Manifest::synthesise(&config, &[Descriptor::of(media_type::OCI_LAYER, *layer)]))
-            .collect();
-        let image = Image {
-            names: vec![],
-            source_digest: tree[1].digest(),
-            tree,
-            synthesised: false,
-            lost_manifest: None,
-            foreign_layers: vec![],
-            narrowed: None,
-            original: None,
-            attached: vec![],
-            is_current: false,
-        };
-        let store = Empty { listed, asked: AtomicUsize::new(0) };
-        let found = attached_to(&image, &store, &[], &Cancel::default()).unwrap();
-        (store.asked.into_inner(), found)
-    }
-
-    fn entry(content: u32, size: u64) -> Descriptor {
-        Descriptor { size, ..Descriptor::of(media_type::OCI_MANIFEST, &content.to_le_bytes()) }
-    }
-
-    #[test]
-    fn a_manifest_that_cannot_be_read_is_asked_for_once() {
-        let (requests, found) = requests_for(vec![entry(1, 500), entry(1, 500), entry(2, 500)]);
-        assert_eq!((requests, found.unreadable.len()), (2, 2));
-    }
-
-    #[test]
-    fn manifests_that_cannot_be_read_count_too() {
-        let size = 4 << 20;
-        let (requests, found) = requests_for((0..1000).map(|nth| entry(nth, size)).collect());
-        assert_eq!(requests as u64, MAX_ATTACHED_BYTES / size);
-        assert!(found.left_out.is_some());
-    }
-}
+mod tests;

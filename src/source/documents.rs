@@ -1,6 +1,6 @@
 //! Small blobs of a store, read completely: configs, and their content.
 
-use super::Store;
+use super::{Store, with_file};
 use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Hasher, MAX_MANIFEST_BYTES, Manifest, Platform};
 use std::io::Read;
@@ -30,6 +30,9 @@ pub fn document(store: &dyn Store, at: &Descriptor) -> Result<Vec<u8>> {
     let found = Hasher::new(at.digest.algorithm()).with(&bytes).finish();
     match found == at.digest {
         true => Ok(bytes),
-        false => Err(Error::invalid(format!("blob {} does not match: got {found}", at.digest))),
+        false => {
+            let error = Error::invalid(format!("blob {} does not match: got {found}", at.digest));
+            Err(with_file(store, &at.digest, error))
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! An archive that is read once is not a store: see [`crate::tarball::ArchiveStream`].
 
 pub(crate) mod attached;
+mod broken_links;
 pub mod documents;
 mod profile;
 pub(crate) mod rebuilt;
@@ -11,9 +12,10 @@ mod several;
 mod wrapper;
 
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, Manifest, Name, digest_tags};
+use crate::image::{Descriptor, Digest, Image, Manifest, Name, digest_tags};
 use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
+pub use broken_links::BrokenLinks;
 pub use profile::{Origin, Profile};
 pub use referrers::ReferrerList;
 pub use several::Several;
@@ -110,6 +112,11 @@ pub trait Store: Send + Sync {
     /// - `Invalid`: it has another size, or `from` is behind its end, where the store knows that before it reads.
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>>;
 
+    /// The file that has the blob or manifest `digest`, for messages; `None` where the store does not know one.
+    fn file_of(&self, _digest: &Digest) -> Option<String> {
+        None
+    }
+
     /// The size and, where known, the media type of the blob or manifest `digest`; `None` where the store does not have it.
     ///
     /// 1. A size of 0 stands for a size that only reading shows.
@@ -147,9 +154,30 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
+    /// The missing and broken links without which the store's registry cannot serve `image`. imgmv reads it without them.
+    fn broken_links(&self, _image: &Image) -> Result<BrokenLinks> {
+        Ok(BrokenLinks::default())
+    }
+
+    /// `error`, that the bytes of `blob` have another digest, with what the store knows about their place.
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        match self.file_of(&blob.digest) {
+            Some(file) => error.at_once(&file),
+            None => error,
+        }
+    }
+
     /// The properties of the store that the copy plans with. `parallel_reads` may change during a copy.
     fn profile(&self) -> Profile {
         Profile::default()
+    }
+}
+
+/// `error` about the blob or manifest `digest`, with the file that has it.
+pub(crate) fn with_file(store: &dyn Store, digest: &Digest, error: Error) -> Error {
+    match store.file_of(digest) {
+        Some(file) => error.at_once(&file),
+        None => error,
     }
 }
 

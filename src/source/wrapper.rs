@@ -1,8 +1,8 @@
 //! Stores that change how blobs are opened, and leave everything else to another store.
 
-use super::{Profile, ReferrerList, Root, Selector, Store};
-use crate::error::Result;
-use crate::image::{Descriptor, Digest, Name};
+use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
+use crate::error::{Error, Result};
+use crate::image::{Descriptor, Digest, Image, Name};
 use std::io::Read;
 
 /// A store that opens the blobs of another store in its own way; it is a [`Store`] itself.
@@ -50,6 +50,18 @@ impl<W: Wrapper> Store for W {
 
     fn unlisted_digest_tags(&self) -> Vec<(String, Descriptor)> {
         self.wrapped().unlisted_digest_tags()
+    }
+
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        self.wrapped().file_of(digest)
+    }
+
+    fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
+        self.wrapped().broken_links(image)
+    }
+
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        self.wrapped().located(blob, error)
     }
 
     fn profile(&self) -> Profile {

@@ -10,7 +10,7 @@ use crate::image::{
     Descriptor, Digest, Hasher, LayoutIndex, MAX_MANIFEST_BYTES, Manifest, Name, ORIGINAL, REF_NAME, digest_tags,
     is_digest_tag, media_type, remove_name,
 };
-use crate::source::{ReferrerList, Root, Store};
+use crate::source::{ReferrerList, Root};
 use crate::tarball::read::contents::{Contents, INDEX};
 use crate::tarball::tar::path::shown;
 use std::collections::{HashMap, HashSet};
@@ -22,6 +22,8 @@ pub(crate) const ANNOTATION: &str = "imgmv.referrers";
 pub(crate) const SUBJECT: &str = "imgmv.subject";
 /// The maximum size of the manifests that the blob lists, together.
 const MAX_TABLE_BYTES: u64 = 32 << 20;
+/// The maximum number of manifests that all indexes of which images are a part list, counted for each index.
+const MAX_LISTED: usize = 1 << 20;
 /// The maximum number of entries in the blob.
 const MAX_ENTRIES: usize = 50_000;
 
@@ -31,8 +33,8 @@ pub(crate) struct AttachedTable {
     /// By the digest of their subject.
     referrers: HashMap<Digest, Vec<Descriptor>>,
     tagged: HashMap<String, Descriptor>,
-    /// Indexes that images of the archive are a part of, with the digests that they list.
-    originals: Vec<(Descriptor, HashSet<Digest>)>,
+    /// By the digests of an image and of the index that it names: that index, where the image is a part of it.
+    original_of: HashMap<(Digest, Digest), Descriptor>,
     /// The first reason why there may be more.
     incomplete: Option<String>,
 }
@@ -42,33 +44,29 @@ impl AttachedTable {
     pub fn read(contents: &dyn Contents) -> Result<AttachedTable> {
         let Some(index) = contents.document(INDEX)? else { return Ok(AttachedTable::default()) };
         let index = LayoutIndex::parse(&index)?;
-        let mut reader = Reader { contents, table: AttachedTable::default(), seen: HashSet::new(), bytes: 0 };
-        reader.listed(index.named()?)?;
+        let entries = index.named()?;
+        let mut reader = Reader {
+            contents,
+            table: AttachedTable::default(),
+            seen: HashSet::new(),
+            indexes: HashMap::new(),
+            bytes: 0,
+        };
+        reader.listed(&entries)?;
         match index.annotation(ANNOTATION).map(|digest| reader.annotated(digest)) {
             Some(Err(error)) if error.kind() == Kind::Invalid => reader.note(error.to_string()),
             Some(Err(error)) => return Err(error),
             None | Some(Ok(())) => {}
         }
+        reader.find_originals(&entries)?;
         Ok(reader.table)
     }
 
-    /// The index that `root`, of the manifest `manifest`, names as the one that it is a part of. `None` if it names none, or
-    /// one that does not list it.
-    fn original(&self, root: &Root, manifest: &Manifest) -> Option<Descriptor> {
-        let named: Digest = root.descriptor.annotation(ORIGINAL)?.parse().ok()?;
-        let is_part = |listed: &HashSet<Digest>| match manifest.children() {
-            [] => listed.contains(&manifest.digest()),
-            children => children.iter().all(|child| listed.contains(&child.digest)),
-        };
-        let (entry, listed) = self.originals.iter().find(|(entry, _)| entry.digest == named)?;
-        is_part(listed).then(|| entry.clone())
-    }
-
     /// `roots` of the archive, with the indexes that they are a part of.
-    pub fn with_originals(&self, store: &dyn Store, mut roots: Vec<Root>) -> Vec<Root> {
-        for root in roots.iter_mut().filter(|root| root.descriptor.annotation(ORIGINAL).is_some()) {
-            let manifest = root.read(store).ok();
-            root.original = manifest.and_then(|manifest| self.original(root, &manifest));
+    pub fn with_originals(&self, mut roots: Vec<Root>) -> Vec<Root> {
+        for root in &mut roots {
+            let named = root.descriptor.annotation(ORIGINAL).and_then(|named| named.parse().ok());
+            root.original = named.and_then(|named| self.original_of.get(&(root.descriptor.digest, named)).cloned());
         }
         roots
     }
@@ -97,19 +95,21 @@ struct Reader<'c> {
     table: AttachedTable,
     /// The referrers in the table.
     seen: HashSet<Digest>,
+    /// Indexes that images of the archive are a part of, and indexes below them.
+    indexes: HashMap<Digest, (Descriptor, Vec<Digest>)>,
     /// The size of the manifests that were read, together.
     bytes: u64,
 }
 
 impl Reader<'_> {
     /// Adds the manifests that other tools list like images: those with a subject and no name, and cosign's tags.
-    fn listed(&mut self, entries: Vec<(Option<Name>, Descriptor)>) -> Result<()> {
+    fn listed(&mut self, entries: &[(Option<Name>, Descriptor)]) -> Result<()> {
         for (name, entry) in entries {
             if let Some(tag) = name.as_ref().and_then(Name::tag).filter(|tag| is_digest_tag(tag)) {
-                self.table.tagged.insert(tag, entry);
-            } else if name.is_none() && entry.names_manifest() && self.fits(&entry) {
+                self.table.tagged.insert(tag, entry.clone());
+            } else if name.is_none() && entry.names_manifest() && self.fits(entry) {
                 // The list of images fails for one that is missing or damaged, unless it is not copied.
-                let Some(manifest) = self.manifest(&entry)? else { continue };
+                let Some(manifest) = self.manifest(entry)? else { continue };
                 if let Some(subject) = manifest.subject.as_ref().map(|subject| subject.digest) {
                     self.add_referrer(subject, manifest.referrer_entry());
                 }
@@ -161,11 +161,57 @@ impl Reader<'_> {
             (None, Some(subject)) => self.add_referrer(subject, entry),
             (Some(manifest), None) if media_type::is_index(&manifest.descriptor.media_type) => {
                 let children = manifest.children().iter().map(|child| child.digest).collect();
-                self.table.originals.push((entry, children));
+                self.indexes.insert(entry.digest, (entry, children));
             }
             (_, None) => {}
         }
         Ok(())
+    }
+
+    /// Finds the index that each of `entries` names as the one that it is a part of; a note tells why one is not found.
+    fn find_originals(&mut self, entries: &[(Option<Name>, Descriptor)]) -> Result<()> {
+        let (mut seen, mut below, mut listed) = (HashSet::new(), HashMap::new(), 0);
+        for (_, entry) in entries {
+            let Some(named) = entry.annotation(ORIGINAL).filter(|named| seen.insert((entry.digest, *named))) else {
+                continue;
+            };
+            let digest = named.parse::<Digest>().ok();
+            let known = digest.and_then(|digest| self.indexes.get(&digest));
+            let why = match known.cloned() {
+                None => "which is missing or damaged",
+                Some(_) if listed > MAX_LISTED => "and the archive names too many",
+                Some((index, _)) => {
+                    let parts = below.entry(index.digest).or_insert_with(|| {
+                        let parts = self.below(&index.digest);
+                        listed += parts.len();
+                        parts
+                    });
+                    let is_part = match self.readable(entry)? {
+                        None => false,
+                        Some(manifest) if manifest.children().is_empty() => parts.contains(&entry.digest),
+                        Some(manifest) => manifest.children().iter().all(|child| parts.contains(&child.digest)),
+                    };
+                    if is_part {
+                        self.table.original_of.insert((entry.digest, index.digest), index);
+                        continue;
+                    }
+                    "which does not list it"
+                }
+            };
+            let named = digest.map_or_else(|| shown(named), |digest| digest.to_string());
+            self.note(format!("image {} names {named} as the index that it is a part of, {why}", entry.digest));
+        }
+        Ok(())
+    }
+
+    /// The digests that the index `top` and the indexes below it list.
+    fn below(&self, top: &Digest) -> HashSet<Digest> {
+        let (mut found, mut next) = (HashSet::new(), vec![*top]);
+        while let Some(index) = next.pop() {
+            let listed = self.indexes.get(&index).into_iter().flat_map(|(_, listed)| listed);
+            next.extend(listed.filter(|child| found.insert(**child)));
+        }
+        found
     }
 
     fn add_referrer(&mut self, subject: Digest, entry: Descriptor) {

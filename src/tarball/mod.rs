@@ -16,6 +16,7 @@ mod rewrite;
 mod tar;
 mod write;
 
+pub use read::again::ArchiveFile;
 pub use read::store::ArchiveStore;
 pub use read::stream::{ArchiveStream, StreamedBlob};
 pub use read::summary::{StreamSummary, StreamedStore};

@@ -2,8 +2,8 @@
 
 use super::FileOpener;
 use super::lines::FileEntry;
-use crate::disk::shortened;
 use crate::error::{Error, Result};
+use crate::message::shortened;
 use crc::{CRC_64_GO_ISO, Crc, Digest, Table};
 use std::fs::File;
 use std::io::{ErrorKind, Read};

@@ -2,9 +2,9 @@
 
 use super::long_line::LongLine;
 use super::segment::Segment;
-use crate::disk::shortened;
 use crate::error::{Error, Result};
 use crate::image::Coding;
+use crate::message::shortened;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use flate2::bufread::MultiGzDecoder;

@@ -19,6 +19,8 @@ pub struct StoredLayer {
     pub recorded: Recorded,
     /// The tar-split.
     pub tar_split: File,
+    /// Its path, for messages.
+    pub tar_split_path: String,
     /// The directory of the layer's files.
     pub files: Rooted,
 }

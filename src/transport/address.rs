@@ -94,7 +94,9 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
 
     /// Opens the address to name an image that it has.
     fn in_place(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<InPlace> {
-        Err(Error::usage("tag works on a registry, a layout or an archive in a file; use imgmv copy --as"))
+        Err(Error::usage(
+            "tag works on a registry, its storage tree, a layout or an archive in a file; use imgmv copy --as",
+        ))
     }
 
     /// Opens the address to delete the image that it selects, or only its name.
@@ -212,6 +214,11 @@ pub(crate) trait Deleter: Send + Sync {
 
     /// Deletes the manifest `digest` and every name of it; returns whether it existed.
     fn delete_manifest(&self, digest: &Digest) -> Result<bool>;
+
+    /// Removes `referrer`, which was deleted, from the list of the referrers of `subject`, where such a list is stored.
+    fn forget_referrer(&self, _subject: &Digest, _referrer: &Digest) -> Result<()> {
+        Ok(())
+    }
 
     /// Deletes the list of the referrers of `subject`, which were all deleted, where such a list is stored.
     fn forget_referrers(&self, _subject: &Digest) -> Result<()> {

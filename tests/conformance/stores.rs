@@ -170,7 +170,7 @@ fn streamed(sample: Sample) -> Result<Case> {
     while let Some(blob) = stream.next_blob()? {
         blobs.extend(blob.claim.digest);
     }
-    let store = StreamedStore { summary: stream.finish()?, blobs: Some(blobs) };
+    let store = StreamedStore { summary: stream.finish()?, blobs };
     let config = sample.hello.config().unwrap().clone();
     Ok(Case { blob: config, ..case(sample, Arc::new(store), ()) })
 }
@@ -351,7 +351,7 @@ fn several(sample: Sample) -> Result<Case> {
         write(dir.path(), &part.layout_files());
         stores.push(Arc::new(LayoutStore::open(dir.path())?));
     }
-    Ok(case(sample, Arc::new(Several::new(stores)), dirs))
+    Ok(case(sample, Arc::new(Several::new(stores, Arc::new(Silent))), dirs))
 }
 
 fn foreign(sample: Sample) -> Result<Case> {

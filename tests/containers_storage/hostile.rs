@@ -62,7 +62,8 @@ fn ids_that_are_paths_are_refused() {
             });
         }
         for field in ["id", "parent"].into_iter().filter(|field| *field == "id" || !wrong.is_empty()) {
-            refused("is not 64 hexadecimal characters", |storage| {
+            let told = if field == "id" { "the record of layer" } else { "is not 64 hexadecimal characters" };
+            refused(told, |storage| {
                 storage.layers[1][field] = wrong.into();
                 storage.write();
             });

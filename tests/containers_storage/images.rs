@@ -282,3 +282,50 @@ fn the_storage_is_never_written_and_is_not_part_of_the_address() {
     assert_eq!(done.status.code(), Some(2), "{}", done.stderr);
     assert!(done.stderr.contains("--src-root"), "{}", done.stderr);
 }
+
+#[test]
+fn each_blob_is_written_by_its_digest() {
+    let mut storage = StorageDir::new("vfs");
+    storage.add_pulled(&["docker.io/t/app:1"], &app_layers());
+    let store = open(storage.dir.path(), BOTH[0]).unwrap();
+    let manifest = store.roots(&[by_name("t/app:1")]).unwrap().remove(0).read(&store).unwrap();
+    let blobs = manifest.blobs().into_iter().map(|blob| blob.digest);
+    for digest in blobs.chain([manifest.digest()]) {
+        for src in ["containers-storage:t/app:1", "containers-storage:"] {
+            let blob = imgmv(storage.dir.path(), &["blob", src, &digest.to_string()]).bytes;
+            assert_eq!(Digest::of(&blob), digest, "{src}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_hides_no_other_image() {
+    let mut storage = app("overlay");
+    let id = storage.add(&["docker.io/t/other:1"], &[layer("other")]);
+    let root = storage.dir.path().to_owned();
+    let damage = |field: &str, value: Value| {
+        let mut wrong = json!({ "id": "a".repeat(64), "names": ["localhost/t/wrong:1"] });
+        wrong[field] = value;
+        [&[wrong], &storage.images[..]].concat()
+    };
+    let entries = [damage("id", "../../x".into()), damage("layer", "../../x".into()), damage("id", 5.into())];
+    for (images, why) in entries.into_iter().zip([
+        "of an image (localhost/t/wrong:1) is not 64",
+        "of an image's layer (localhost/t/wrong:1) is not 64",
+        "an entry is not the record of an image",
+    ]) {
+        storage.write_as("images.json", &images);
+        let listed = imgmv(&root, &["list", "containers-storage:"]);
+        assert_eq!(listed.stdout, "docker.io/t/app:1\ndocker.io/t/other:1\n");
+        assert!(listed.stderr.contains(why) && listed.stderr.contains("images.json"), "{why}: {}", listed.stderr);
+        for src in ["containers-storage:t/other:1", &format!("containers-storage:{id}"), "containers-storage:"] {
+            imgmv(&root, &["verify", src]);
+        }
+        let missing = try_imgmv(&root, &["verify", "containers-storage:t/wrong:1"]);
+        assert_eq!(missing.status.code(), Some(5), "{}", missing.stderr);
+    }
+    storage.write();
+    let wrong = json!({ "id": "b".repeat(64), "parent": "x" });
+    storage.write_as("layers.json", &[&[wrong, json!({ "id": 5 })], &storage.layers[..]].concat());
+    imgmv(&root, &["verify", "containers-storage:"]);
+}

@@ -1,5 +1,6 @@
 //! Which directories are storages, where they are, and what is said about those that are not.
 
+use super::support::docker_dir::tar_of;
 use super::support::program::command;
 use super::support::storage_dir::StorageDir;
 use super::{app, app_layers, imgmv, try_imgmv};
@@ -197,4 +198,36 @@ fn images_and_layers_in_additional_image_stores_are_read() {
     let done = try_imgmv(own.dir.path(), &["copy", "containers-storage:t/app:1", "-"]);
     assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
     assert!(done.stderr.contains("additionalimagestores") && !done.stderr.contains("damaged"), "{}", done.stderr);
+}
+
+/// podman's driver was changed: both have an image of the same name.
+#[test]
+fn a_name_of_two_drivers_is_that_of_the_driver_of_storage_conf() {
+    let (mut storage, mut second) = (StorageDir::new("overlay"), StorageDir::new("vfs"));
+    let overlay = storage.add(&["docker.io/t/app:1"], &[tar_of(&[("f", b"overlay")])]);
+    let vfs = second.add(&["docker.io/t/app:1"], &[tar_of(&[("f", b"vfs")])]);
+    let (root, home) = (storage.dir.path(), TempDir::new().unwrap());
+    for part in ["vfs", "vfs-images", "vfs-layers"] {
+        fs::rename(second.dir.path().join(part), root.join(part)).unwrap();
+    }
+    for (driver, used, other) in [("overlay", overlay, vfs), ("vfs", vfs, overlay)] {
+        let conf = format!("[storage]\ndriver = \"{driver}\"\ngraphroot = \"{}\"\n", root.display());
+        let run = |arguments: &[&str]| {
+            let (is_done, stdout, stderr) = with_conf(home.path(), &conf, arguments);
+            assert!(is_done, "{arguments:?}: {stderr}");
+            (stdout, stderr)
+        };
+        let (plain, said) = run(&["inspect", "containers-storage:t/app:1", "--json"]);
+        assert!(plain.contains(&used.to_string()) && !plain.contains(&other.to_string()), "{driver}: {plain}");
+        assert!(said.contains(&format!("is also the name of image {other} of the storage driver")), "{said}");
+        let out = home.path().join(format!("{driver}.tar")).display().to_string();
+        run(&["copy", "containers-storage:", &out]);
+        let (archive, _) = run(&["inspect", &out, "--json"]);
+        assert!([used, other].iter().all(|id| archive.contains(&id.to_string())), "{archive}");
+        let (asked, _) = run(&["inspect", &format!("containers-storage:t/app:1@{other}"), "--json"]);
+        assert!(asked.contains(&other.to_string()) && asked.contains("docker.io/t/app:1"), "{asked}");
+        let mut expected = [used, other].map(|id| format!("docker.io/t/app:1@{id}\n"));
+        expected.sort();
+        assert_eq!(run(&["list", "containers-storage:"]).0, expected.concat());
+    }
 }

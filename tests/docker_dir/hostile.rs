@@ -2,7 +2,7 @@
 
 use super::support::docker_dir::{DockerDir, tar_of};
 use super::support::tar_split::{base64, checksum, gzip, split};
-use super::{BOTH, app, app_layers, by_name, open, take};
+use super::{BOTH, app, app_layers, by_name, open, take, try_imgmv};
 use imgmv::{Digest, Kind, Store};
 use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 use serde_json::json;
@@ -156,6 +156,32 @@ fn long_lines_and_bombs_are_refused() {
     });
 }
 
+/// As after a crash, and as after an error of the disk.
+#[test]
+fn a_tar_split_that_is_valid_and_wrong_is_named_with_the_image() {
+    let empty = |docker: &DockerDir| fs::write(record(docker, "tar-split.json.gz"), "").unwrap();
+    let one_byte = |docker: &DockerDir| {
+        let mut parts = split(&app_layers()[0]);
+        let payload = parts.lines[0]["payload"].as_str().unwrap().replacen('A', "B", 1);
+        parts.lines[0]["payload"] = payload.into();
+        fs::write(record(docker, "tar-split.json.gz"), parts.compressed()).unwrap();
+    };
+    let split_of = |docker: &DockerDir| record(docker, "tar-split.json.gz").display().to_string();
+    for (damage, why) in [(&empty as &dyn Fn(&DockerDir), " is empty"), (&one_byte, ", which is damaged itself: blob")]
+    {
+        refused("image docker.io/t/app:1: layer", damage);
+        let docker = app("overlay2");
+        damage(&docker);
+        for arguments in [["copy", "docker-dir:t/app:1", "-"].as_slice(), &["verify", "docker-dir:t/app:1"]] {
+            let done = try_imgmv(docker.dir.path(), arguments);
+            let said = format!("{}{}", done.stdout, done.stderr);
+            assert_eq!(done.status.code(), Some(5), "{said}");
+            assert!(said.contains(&format!("{}{why}", split_of(&docker))), "{why}: {said}");
+            assert!(why != " is empty" || !said.contains("it gets a new one"), "{said}");
+        }
+    }
+}
+
 #[test]
 fn records_are_checked_before_they_enter_a_path() {
     let long = "a".repeat(64);
@@ -268,7 +294,8 @@ fn a_message_does_not_quote_a_text_of_megabytes() {
         let docker = app("overlay2");
         let text = json!({ "Repositories": { "t": { name: "../../x" } } }).to_string();
         fs::write(docker.image().join("repositories.json"), text).unwrap();
-        let error = open(docker.dir.path(), BOTH[0]).and_then(|store| take(store, &[])).err().unwrap().to_string();
+        let found = open(docker.dir.path(), BOTH[0]).and_then(|store| take(store, &[by_name("t/none:1")]));
+        let error = found.err().unwrap().to_string();
         assert!(error.len() < 1500 && error.contains("is not a digest") && !error.contains('\u{1b}'), "{error}");
     }
     let docker = app("overlay2");

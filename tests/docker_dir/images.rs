@@ -182,17 +182,11 @@ fn an_image_that_is_removed_or_replaced_while_it_is_read_is_told_so() {
         let files = docker.files_of(&Digest::of(&app_layers()[0]));
         fs::remove_dir_all(files).unwrap();
     };
-    let by_id = |docker: &mut DockerDir| {
-        let content = docker.image().join("imagedb/content/sha256");
-        fs::remove_dir_all(content).unwrap();
-        fs::remove_dir_all(docker.dir.path().join("overlay2")).unwrap();
-    };
     let damaged = |docker: &mut DockerDir| fs::remove_dir_all(docker.dir.path().join("overlay2")).unwrap();
     type Change<'a> = &'a dyn Fn(&mut DockerDir);
-    let cases: [(Change<'_>, Kind, &str); 4] = [
+    let cases: [(Change<'_>, Kind, &str); 3] = [
         (&gone, Kind::NotFound, "t/app:1 was removed from docker while it was read"),
         (&replaced, Kind::NotFound, "t/app:1 was replaced by another image of the same name while it was read"),
-        (&by_id, Kind::NotFound, "was removed from docker while it was read"),
         (&damaged, Kind::Invalid, "t/app:1 is damaged: a part of layer"),
     ];
     for (change, kind, told) in cases {
@@ -220,4 +214,117 @@ fn an_image_that_is_removed_inside_a_layer_is_told_so() {
     let error = imgmv::Error::from(reader.read_to_end(&mut Vec::new()).unwrap_err());
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("was removed from docker while it was read"), "{error}");
+}
+
+#[test]
+fn an_image_without_a_name_that_is_removed_while_it_is_read_is_told_so() {
+    let mut docker = app("overlay2");
+    let id = docker.add(&[], &[layer("unnamed")]);
+    let store = open(docker.dir.path(), BOTH[0]).unwrap();
+    let manifest = store.roots(&[by_name(&id.to_string())]).unwrap().remove(0).read(&store).unwrap();
+    fs::remove_file(docker.config(&id)).unwrap();
+    fs::remove_dir_all(docker.files_of(&manifest.layers()[0].digest)).unwrap();
+    let error = store.open(&manifest.layers()[0], 0).err().unwrap();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert!(error.to_string().contains("was removed from docker while it was read"), "{error}");
+}
+
+#[test]
+fn a_missing_config_is_damage_where_the_image_has_its_name() {
+    let mut docker = app("overlay2");
+    let id = docker.add(&["t/other:1"], &[layer("other")]);
+    docker.name(&format!("t/third@{}", Digest::of(b"third")), &id);
+    fs::remove_file(docker.config(&id)).unwrap();
+    for asked in ["t/other:1", &format!("t/third@{}", Digest::of(b"third"))] {
+        let done = try_imgmv(docker.dir.path(), &["copy", &format!("docker-dir:{asked}"), "-"]);
+        assert_eq!(done.status.code(), Some(5), "{}", done.stderr);
+        assert!(done.stderr.contains("is damaged: the config of image"), "{}", done.stderr);
+        assert!(done.stderr.contains(docker.config(&id).to_str().unwrap()), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn each_blob_is_written_by_its_digest() {
+    let docker = app("overlay2");
+    let store = open(docker.dir.path(), BOTH[0]).unwrap();
+    let manifest = store.roots(&[by_name("t/app:1")]).unwrap().remove(0).read(&store).unwrap();
+    let blobs = manifest.blobs().into_iter().map(|blob| blob.digest);
+    for digest in blobs.chain([manifest.digest()]) {
+        for src in ["docker-dir:t/app:1", "docker-dir:"] {
+            let blob = imgmv(docker.dir.path(), &["blob", src, &digest.to_string()]).bytes;
+            assert_eq!(Digest::of(&blob), digest, "{src}");
+        }
+    }
+    let none = try_imgmv(docker.dir.path(), &["blob", "docker-dir:", &Digest::of(b"none").to_string()]);
+    assert_eq!(none.status.code(), Some(3), "{}", none.stderr);
+}
+
+/// A registry's storage tree, and a destination with a repository for each image.
+#[test]
+fn images_without_a_name_are_left_out_with_a_message_where_a_name_is_needed() {
+    let mut docker = app("overlay2");
+    let dangling = docker.add(&[], &[layer("dangling")]);
+    let pulled = docker.add(&[], &[layer("pulled")]);
+    let reference = format!("t/pulled@{}", Digest::of(b"pulled"));
+    docker.name(&reference, &pulled);
+    let root = docker.dir.path().display().to_string();
+    let (archive, registry) = (format!("{root}/all.tar"), Double::start());
+    let saved = imgmv(docker.dir.path(), &["copy", "docker-dir:", &archive]);
+    let told = format!("image {pulled} was pulled as docker.io/{reference}, but that manifest is not stored");
+    assert!(saved.stderr.contains(&told), "{told}\n{}", saved.stderr);
+    assert!(saved.stderr.contains(&format!("{dangling}: the source has no manifest")), "{}", saved.stderr);
+    let below = format!("docker://{}/pre/", registry.host());
+    for (nth, src) in [["docker-dir:", "--src-root", &root].as_slice(), &[&*archive]].into_iter().enumerate() {
+        let tree = format!("registry-dir:{root}/tree{nth}");
+        for dst in [[&*tree].as_slice(), &[&below, "--dst-insecure"]] {
+            let done = super::support::program::imgmv(&[&["copy"], src, dst].concat(), None);
+            assert!(done.status.success(), "{src:?} {dst:?}: {}", done.stderr);
+            assert!(done.stderr.contains("2 images without a name are left out"), "{}", done.stderr);
+            let ids = [dangling, pulled].map(|id| done.stderr.contains(&id.to_string()));
+            assert!(nth == 1 || ids == [true; 2], "{}", done.stderr);
+        }
+        let listed = super::support::program::imgmv(&["list", &tree], None).stdout;
+        assert!(listed.trim().ends_with("t/app:1") && listed.lines().count() == 1, "{listed}");
+        // Asked for itself, it is not left out.
+        let asked = format!("docker-dir:{dangling}");
+        let refused = try_imgmv(docker.dir.path(), &["copy", &asked, &tree]);
+        assert_eq!(refused.status.code(), Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(&format!("image {dangling} has no name")), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_damaged_name_hides_no_other_image() {
+    let mut docker = app("overlay2");
+    let id = docker.add(&["t/other:1"], &[layer("other")]);
+    let file = docker.image().join("repositories.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let with = |entry: &str| text.replacen("{\"Repositories\":{", &format!("{{\"Repositories\":{{{entry},"), 1);
+    let root = docker.dir.path();
+    for (wrong, why) in [
+        (r#""x":{"x:1":"sha256:zz"}"#, "the image ID of x:1 is not a digest"),
+        (r#""x":{"x:1":5}"#, "the image ID of x:1 is not a digest"),
+        (r#""x":"foo""#, "the repository x has no list of names"),
+        (r#""x":{"a b":"sha256:zz"}"#, "is not a"),
+    ] {
+        fs::write(&file, with(wrong)).unwrap();
+        let listed = imgmv(root, &["list", "docker-dir:"]);
+        assert_eq!(listed.stdout, "docker.io/t/app:1\ndocker.io/t/other:1\n", "{wrong}");
+        assert!(listed.stderr.contains(why) && listed.stderr.contains(file.to_str().unwrap()), "{}", listed.stderr);
+        for src in ["docker-dir:t/other:1", &format!("docker-dir:{id}"), "docker-dir:"] {
+            imgmv(root, &["verify", src]);
+        }
+        let missing = try_imgmv(root, &["verify", "docker-dir:x:1"]);
+        assert_eq!(missing.status.code(), Some(5), "{}", missing.stderr);
+        assert!(missing.stderr.contains(why), "{}", missing.stderr);
+    }
+    // Without any name, the IDs are left.
+    for damaged in ["", &text[..text.len() - 20]] {
+        fs::write(&file, damaged).unwrap();
+        let listed = imgmv(root, &["list", "docker-dir:"]);
+        assert!(listed.stdout.contains(&id.to_string()) && listed.stdout.lines().count() == 2, "{}", listed.stdout);
+        assert!(listed.stderr.contains("it is not JSON"), "{}", listed.stderr);
+        imgmv(root, &["verify", &format!("docker-dir:{id}")]);
+        assert_eq!(try_imgmv(root, &["verify", "docker-dir:t/other:1"]).status.code(), Some(5));
+    }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
 fn told(root: &Path, status: i32, words: &[&str]) {
@@ -148,5 +149,45 @@ fn a_directory_is_read_where_the_kernel_does_not_resolve_paths() {
         assert!(done.status.success(), "{errno}: {}", String::from_utf8_lossy(&done.stderr));
         assert!(fs::read_to_string(&log).unwrap().contains("(INJECTED)"), "{errno}: openat2 was not called");
         assert!(out.metadata().unwrap().len() > 300_000, "{errno}");
+    }
+}
+
+/// docker's driver was changed: both have an image of the same name.
+#[test]
+fn a_name_of_two_drivers_is_that_of_the_driver_that_was_used_last() {
+    let (mut docker, mut second) = (super::DockerDir::new("overlay2"), super::DockerDir::new("vfs"));
+    let overlay2 = docker.add(&["t/app:1"], &[super::tar_of(&[("f", b"overlay2")])]);
+    docker.add(&["t/own:1"], &[super::tar_of(&[("f", b"own")])]);
+    let vfs = second.add(&["t/app:1"], &[super::tar_of(&[("f", b"vfs")])]);
+    let root = docker.dir.path();
+    for directory in ["image/vfs", "vfs"] {
+        fs::rename(second.dir.path().join(directory), root.join(directory)).unwrap();
+    }
+    for (last, used, other) in [("overlay2", overlay2, vfs), ("vfs", vfs, overlay2)] {
+        for (nth, driver) in ["overlay2", "vfs"].into_iter().enumerate() {
+            let names = fs::File::options().write(true).open(root.join("image").join(driver).join("repositories.json"));
+            let time = UNIX_EPOCH + Duration::from_secs(if driver == last { 2000 } else { 1000 + nth as u64 });
+            names.unwrap().set_modified(time).unwrap();
+        }
+        let mut expected = [used, other].map(|id| format!("docker.io/t/app:1@{id}"));
+        expected.sort();
+        assert_eq!(listed(root), format!("{}\n{}\ndocker.io/t/own:1\n", expected[0], expected[1]));
+        let told = format!("docker.io/t/app:1 is also the name of image {other} of the storage driver");
+        let out = root.join(format!("{last}.tar")).display().to_string();
+        let copied = imgmv(root, &["copy", "docker-dir:", &out]);
+        assert!(copied.stderr.contains(&told), "{told}: {}", copied.stderr);
+        let archive = super::support::program::imgmv(&["list", &out], None).stdout;
+        assert_eq!(archive.lines().filter(|line| line.starts_with('@')).count(), 1, "{archive}");
+        let inspected =
+            super::support::program::imgmv(&["inspect", &format!("docker-archive:{out}:t/app:1"), "--json"], None)
+                .stdout;
+        assert!(inspected.contains(&used.to_string()), "{last}: {inspected}");
+        let plain = imgmv(root, &["inspect", "docker-dir:t/app:1", "--json"]);
+        assert!(plain.stdout.contains(&used.to_string()) && plain.stderr.contains(&told), "{}", plain.stderr);
+        for id in [used, other] {
+            let inspected = imgmv(root, &["inspect", &format!("docker-dir:t/app:1@{id}"), "--json"]).stdout;
+            assert!(inspected.contains(&id.to_string()) && inspected.contains("docker.io/t/app:1"), "{inspected}");
+        }
+        imgmv(root, &["verify", "docker-dir:"]);
     }
 }

@@ -141,6 +141,8 @@ fn those_that_fail_are_named_and_the_others_are_done() {
         "{}",
         out.stderr
     );
+    // What holds for each host is said once.
+    assert_eq!(out.stderr.matches("signatures and other referrers are not copied").count(), 1, "{}", out.stderr);
     for host in ["ssh://node1", "ssh://node2", "ssh://node3", "ssh://node4"] {
         assert_eq!(
             out.stderr

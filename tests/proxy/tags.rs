@@ -109,10 +109,14 @@ fn what_lies_here_comes_before_the_mirror() {
 
 /// Adds a signature of `image` to `double`.
 fn sign(double: &Double, image: &Manifest) -> Manifest {
+    sign_as(double, image, "")
+}
+
+fn sign_as(double: &Double, image: &Manifest, text: &str) -> Manifest {
     let config = Descriptor::of(media_type::OCI_CONFIG, support::registry::config());
     let text = serde_json::json!({
         "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": "application/x.signature",
-        "config": config, "layers": [], "subject": image.descriptor,
+        "config": config, "layers": [], "subject": image.descriptor, "annotations": { "text": text },
     });
     let signature = Manifest::from_bytes(text.to_string().into_bytes(), media_type::OCI_MANIFEST).unwrap();
     double.put_manifest("library/app", None, &signature);
@@ -164,8 +168,68 @@ fn an_empty_list_of_one_host_does_not_hide_the_referrers_at_another() {
     let ((first, image), (second, _)) = (upstream(&layer), upstream(&layer));
     let signature = sign(&second, &image).digest().to_string();
     let server = mirror(&format!("{},docker.io={}", first.host(), second.host()), &["--retry", "0"]);
-    assert_eq!(listed(&server, &image.digest()), [signature]);
+    assert_eq!(listed(&server, &image.digest()), std::slice::from_ref(&signature));
     assert_eq!(first.count("GET", "/referrers/"), 1);
+    // Nor does a list with other signatures.
+    let older = sign_as(&first, &image, "older").digest().to_string();
+    let both = std::collections::BTreeSet::from([signature, older]);
+    assert_eq!(listed(&server, &image.digest()).into_iter().collect::<std::collections::BTreeSet<_>>(), both);
+}
+
+/// imgmv finds cosign's tags in the list of tags.
+#[test]
+fn the_list_of_tags_is_that_of_all_hosts() {
+    let layer = noise(13, 1000);
+    let ((first, image), (second, _)) = (upstream(&layer), upstream(&layer));
+    let tag = sig_tag(&image);
+    second.image("library/app", &tag, &[b"signature"]);
+    let options = format!("{},docker.io={}", first.host(), second.host());
+    let server = mirror(&options, &["--retry", "0"]);
+    assert_eq!(server.get("/v2/library/app/tags/list").json()["tags"], serde_json::json!(["1", tag]));
+}
+
+fn sig_tag(image: &Manifest) -> String {
+    format!("sha256-{}.sig", image.digest().hex())
+}
+
+/// An image that is not signed is copied through a mirror whose upstream is gone.
+#[test]
+fn cosigns_tags_that_upstream_does_not_have_are_remembered() {
+    let dir = folder();
+    let (double, image) = upstream(&noise(14, 1000));
+    let server = mirror_in(&dir, &double.host(), &["--retry", "0"]);
+    let tag = |ending: &str| format!("/v2/library/app/manifests/sha256-{}.{ending}", image.digest().hex());
+    // Of an image that is not cached, nothing is remembered.
+    assert_eq!(server.head(&tag("sbom")).status, 404);
+    pull(&server, TAG);
+    assert_eq!(server.head(&tag("sig")).status, 404);
+    assert_eq!(listed(&server, &image.digest()), [""; 0]);
+    assert_eq!(server.head(&tag("att")).status, 404);
+    // One that is made later is found, and known when it is gone again.
+    double.image("library/app", &format!("sha256-{}.att", image.digest().hex()), &[b"attestation"]);
+    assert_eq!(server.head(&tag("att")).status, 200);
+    drop((server, double));
+    let server = mirror_in(&dir, "127.0.0.1:1", &["--retry", "0"]);
+    let answers = ["sig", "att", "sbom"].map(|ending| server.head(&tag(ending)).status);
+    assert_eq!(answers, [404, 200, 502]);
+    server.says("it did not exist when upstream answered last");
+    assert_eq!(listed(&server, &image.digest()), [""; 0]);
+}
+
+/// What is known of cosign's tags is not a list of referrers.
+#[test]
+fn a_missing_tag_does_not_say_that_there_are_no_referrers() {
+    let dir = folder();
+    let (double, image) = upstream(&noise(15, 1000));
+    let server = mirror_in(&dir, &double.host(), &["--retry", "0"]);
+    pull(&server, TAG);
+    let tag = format!("/v2/library/app/manifests/{}", sig_tag(&image));
+    assert_eq!(server.head(&tag).status, 404);
+    drop((server, double));
+    let server = mirror_in(&dir, "127.0.0.1:1", &["--retry", "0"]);
+    assert_eq!(server.head(&tag).status, 404);
+    assert_eq!(server.get(&format!("/v2/library/app/referrers/{}", image.digest())).status, 502);
+    assert_eq!(server.get(&format!("/v2/library/app/manifests/sha256-{}", image.digest().hex())).status, 502);
 }
 
 /// A server that also takes pushes hides an upstream that does not respond, but it does not say that an image is not

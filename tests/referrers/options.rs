@@ -27,6 +27,7 @@ fn types_select_what_is_copied() {
         ("signature", vec![&signed.signature, &signed.cosign]),
         ("signature,sbom", vec![&signed.signature, &signed.cosign, &signed.sbom, &signed.sbom_signature]),
         ("application/spdx+json", vec![&signed.sbom]),
+        ("Application/SPDX+json", vec![&signed.sbom]),
     ] {
         let to = Double::start();
         signed.done(&["copy", "--referrers", types, "oci:DIR/l:1", &format!("docker://{}/app:1", to.host())]);
@@ -49,7 +50,13 @@ fn a_required_type_that_is_missing_ends_the_copy_before_it_begins() {
     assert!(!refused.stderr.contains("nothing was copied"), "{}", refused.stderr);
     assert_eq!(to.contents("app").0.len(), 0);
     signed.done(&["copy", "--require-referrers", "signature,sbom", "oci:DIR/l:1", &target]);
-    let wrong = signed.world.run(&["copy", "--referrers", "signatures", "oci:DIR/l:1", &target]);
-    assert_eq!(wrong.status.code(), Some(2), "{}", wrong.stderr);
-    assert!(wrong.stderr.contains("signature, sbom, attestation"), "{}", wrong.stderr);
+    for wrong in ["signatures", "application/*"] {
+        let wrong = signed.world.run(&["copy", "--referrers", wrong, "oci:DIR/l:1", &target]);
+        assert_eq!(wrong.status.code(), Some(2), "{}", wrong.stderr);
+        assert!(wrong.stderr.contains("signature, sbom, attestation"), "{}", wrong.stderr);
+    }
+    let options = ["--referrers", "sbom", "--require-referrers", "signature"];
+    let filtered = signed.world.run(&[&["copy"], &options[..], &["oci:DIR/l:1", &target]].concat());
+    assert_eq!(filtered.status.code(), Some(3), "{}", filtered.stderr);
+    assert!(filtered.stderr.contains("--referrers selects no referrer of the type signature"), "{}", filtered.stderr);
 }

@@ -1,22 +1,29 @@
 //! One platform of an index: the index stays as it is where the destination takes it.
 
-use crate::signed::{Signed, sig_tag};
+use crate::signed::{SBOM, Signed, referrer, sig_tag};
 use crate::support::registry::{Double, Stumble};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
 
-const ARM64: [&str; 2] = ["--platform", "linux/arm64"];
+pub const ARM64: [&str; 2] = ["--platform", "linux/arm64"];
 
-fn tolerant() -> Double {
+pub fn tolerant() -> Double {
     let registry = Double::start();
     registry.faults().takes_sparse = true;
     registry
 }
 
-fn copy(signed: &Signed, options: &[&str], from: &str, to: &Double) -> String {
+pub fn copy(signed: &Signed, options: &[&str], from: &str, to: &Double) -> String {
     let to = format!("docker://{}/app:1", to.host());
     signed.done(&[&["copy"], options, &[from, &to]].concat())
+}
+
+/// The digest of the image at `place`.
+pub fn digest(signed: &Signed, place: &str) -> String {
+    let output = signed.world.run(&["digest", place]);
+    assert!(output.status.success(), "{place}: {}", output.stderr);
+    output.stdout.trim().to_owned()
 }
 
 #[test]
@@ -199,16 +206,10 @@ fn images_that_share_a_platform_keep_their_own_indexes() {
     }
 }
 
-/// An archive that says of an image that it is a part of an index which does not list it.
-#[test]
-fn an_index_that_does_not_list_the_image_is_not_its_original() {
-    let mut signed = Signed::new();
-    let other = signed.world.image("linux/arm64", b"other");
-    signed.world.name("2", &other);
-    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l", "-o", "DIR/a.tar"]);
-    // Both names now have the entry that names the index.
+/// The archive `from` without `manifest.json`, and with `change` made to its `index.json`, as `to`.
+fn with_index(signed: &Signed, from: &str, to: &str, change: impl Fn(&mut Value)) {
     let mut builder = tar::Builder::new(Vec::new());
-    let tar = fs::read(signed.world.path("a.tar")).unwrap();
+    let tar = fs::read(signed.world.path(from)).unwrap();
     for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
         let mut entry = entry.unwrap();
         let (name, mut bytes) = (entry.path().unwrap().display().to_string(), Vec::new());
@@ -217,12 +218,7 @@ fn an_index_that_does_not_list_the_image_is_not_its_original() {
             "manifest.json" => continue,
             "index.json" => {
                 let mut index: Value = serde_json::from_slice(&bytes).unwrap();
-                let entries = index["manifests"].as_array_mut().unwrap();
-                assert_eq!(entries.len(), 2);
-                let original = entries.iter().find_map(|entry| entry["annotations"].get("imgmv.original").cloned());
-                for entry in entries {
-                    entry["annotations"]["imgmv.original"] = original.clone().expect("one of them names its index");
-                }
+                change(&mut index);
                 bytes = index.to_string().into_bytes();
             }
             _ => {}
@@ -232,7 +228,46 @@ fn an_index_that_does_not_list_the_image_is_not_its_original() {
         header.set_mode(0o644);
         builder.append_data(&mut header, name, &bytes[..]).unwrap();
     }
-    fs::write(signed.world.path("altered.tar"), builder.into_inner().unwrap()).unwrap();
+    fs::write(signed.world.path(to), builder.into_inner().unwrap()).unwrap();
+}
+
+#[test]
+fn an_archive_without_the_index_that_it_names_is_told() {
+    let signed = Signed::new();
+    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l:1", "-o", "DIR/a.tar"]);
+    let absent = imgmv::Digest::of(b"absent").to_string();
+    with_index(&signed, "a.tar", "b.tar", |index| {
+        index["manifests"][0]["annotations"]["imgmv.original"] = absent.clone().into();
+    });
+    let expected = format!("names {absent} as the index that it is a part of");
+    let verified = signed.world.run(&["verify", "DIR/b.tar"]);
+    assert!(
+        !verified.status.success() && verified.stderr.contains(&expected),
+        "{}{}",
+        verified.stdout,
+        verified.stderr
+    );
+    let said = signed.done(&["copy", "DIR/b.tar", "oci:DIR/back:1"]);
+    assert!(said.contains(&expected), "{said}");
+    assert_eq!(digest(&signed, "oci:DIR/back:1"), signed.arm64.digest.to_string());
+}
+
+/// An archive that says of an image that it is a part of an index which does not list it.
+#[test]
+fn an_index_that_does_not_list_the_image_is_not_its_original() {
+    let mut signed = Signed::new();
+    let other = signed.world.image("linux/arm64", b"other");
+    signed.world.name("2", &other);
+    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l", "-o", "DIR/a.tar"]);
+    // Both names now have the entry that names the index.
+    with_index(&signed, "a.tar", "altered.tar", |index| {
+        let entries = index["manifests"].as_array_mut().unwrap();
+        assert_eq!(entries.len(), 2);
+        let original = entries.iter().find_map(|entry| entry["annotations"].get("imgmv.original").cloned());
+        for entry in entries {
+            entry["annotations"]["imgmv.original"] = original.clone().expect("one of them names its index");
+        }
+    });
     signed.done(&["copy", "DIR/altered.tar", "oci:DIR/back"]);
     for (tag, digest) in [("1", signed.image.digest), ("2", other.digest)] {
         let found = signed.world.run(&["digest", &format!("oci:DIR/back:{tag}")]);
@@ -266,4 +301,88 @@ fn a_missing_child_is_known_by_its_code() {
         let said = copy(&signed, &ARM64, "oci:DIR/l:1", &to);
         assert!(said.contains("children of it are missing there"), "{status}: {said}");
     }
+}
+
+/// The index that is listed is that of the chosen platform; the index that it is a part of counts for a registry.
+#[test]
+fn a_platform_chosen_again_from_a_sparse_archive_keeps_the_original_index() {
+    let signed = Signed::new();
+    signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l:1", "-o", "DIR/a.tar"]);
+    signed.done(&["copy", "--platform", "linux/arm64", "DIR/a.tar", "DIR/b.tar"]);
+    for archive in ["DIR/a.tar", "DIR/b.tar"] {
+        let to = tolerant();
+        let required = ["--platform", "linux/arm64", "--require-referrers", "signature"];
+        copy(&signed, &required, archive, &to);
+        let (manifests, tags) = to.contents("app");
+        assert_eq!(tags.get("1"), Some(&signed.image.digest), "{archive}");
+        assert!(manifests.contains_key(&signed.signature.digest) && tags.contains_key(&sig_tag(&signed.image)));
+        signed.done(&["copy", "--platform", "linux/arm64", archive, "oci:DIR/back:1"]);
+        assert_eq!(digest(&signed, "oci:DIR/back:1"), signed.image.digest.to_string(), "{archive}");
+    }
+    let absent = signed.world.run(&["copy", "--platform", "linux/amd64", "DIR/a.tar", "oci:DIR/absent:1"]);
+    assert_eq!(absent.status.code(), Some(3), "{}", absent.stderr);
+    assert!(absent.stderr.contains("the source has only linux/arm64"), "{}", absent.stderr);
+    let narrow = ["copy", "--platform", "linux/arm64", "--sparse", "narrow", "DIR/a.tar", "oci:DIR/narrow:1"];
+    signed.done(&narrow);
+    assert_eq!(digest(&signed, "oci:DIR/narrow:1"), signed.arm64.digest.to_string());
+}
+
+/// An archive of some platforms says as a layout of them that parts are missing.
+#[test]
+fn missing_parts_of_an_archive_are_an_error_where_those_of_a_layout_are() {
+    let mut signed = Signed::new();
+    let third = signed.world.image("linux/ppc64le", b"three");
+    let image = signed.world.index(&[signed.amd64.clone(), signed.arm64.clone(), third], json!({}));
+    signed.world.name("3", &image);
+    let two = ["--platform", "linux/amd64,linux/arm64", "oci:DIR/l:3"];
+    signed.done(&[&["save"], &two[..], &["-o", "DIR/two.tar"]].concat());
+    signed.done(&[&["copy"], &two[..], &["oci:DIR/two:3"]].concat());
+    for source in ["DIR/two.tar", "oci:DIR/two:3"] {
+        for to in ["oci:DIR/out:3", "DIR/out.tar"] {
+            for options in [&["--all-platforms"][..], &["--sparse", "fail"]] {
+                let output = signed.world.run(&[&["copy"], options, &[source, to]].concat());
+                assert_eq!(output.status.code(), Some(3), "{options:?} {source} {to}: {}", output.stderr);
+                assert!(output.stderr.contains("missing: linux/ppc64le"), "{}", output.stderr);
+            }
+        }
+    }
+    signed.done(&["copy", "--sparse", "keep", "DIR/two.tar", "oci-archive:DIR/kept.tar:3"]);
+    assert_eq!(digest(&signed, "DIR/kept.tar"), image.digest.to_string());
+}
+
+#[test]
+fn a_compressed_sparse_archive_is_inspected_like_a_plain_one() {
+    let signed = Signed::new();
+    for archive in ["DIR/a.tar", "DIR/a.tar.gz", "DIR/a.tar.zst"] {
+        signed.done(&["save", "--platform", "linux/arm64", "oci:DIR/l:1", "-o", archive]);
+        for args in [&["verify"][..], &["inspect"], &["list", "--referrers"], &["list"]] {
+            signed.done(&[args, &[archive]].concat());
+        }
+        let diff = signed.world.run(&["diff", archive, "oci:DIR/l:1"]);
+        assert!(matches!(diff.status.code(), Some(0 | 1)), "{archive}: {}", diff.stderr);
+        let tree = signed.world.run(&["list", "--referrers", archive]);
+        assert!(tree.stdout.contains(&signed.signature.digest.to_string()), "{archive}: {}", tree.stdout);
+    }
+}
+
+#[test]
+fn narrow_says_what_belongs_to_the_index() {
+    let mut signed = Signed::new();
+    let arm64 = signed.arm64.clone();
+    let own = referrer(&mut signed.world, SBOM, &arm64, b"of arm64");
+    let narrow = ["--platform", "linux/arm64", "--sparse", "narrow"];
+    let to = tolerant();
+    let said = copy(&signed, &narrow, "oci:DIR/l:1", &to);
+    assert!(said.contains("2 referrers are not copied"), "{said}");
+    let (manifests, tags) = to.contents("app");
+    assert!(manifests.contains_key(&own.digest) && !manifests.contains_key(&signed.signature.digest));
+    assert_eq!(tags.keys().collect::<Vec<_>>(), ["1"]);
+    let target = format!("docker://{}/app:2", to.host());
+    for (required, code) in [("sbom", Some(0)), ("signature", Some(3))] {
+        let copied = [&["copy"], &narrow[..], &["--require-referrers", required, "oci:DIR/l:1", &target]].concat();
+        let copied = signed.world.run(&copied);
+        assert_eq!(copied.status.code(), code, "{required}: {}", copied.stderr);
+    }
+    let said = copy(&signed, &[&narrow[..], &["--no-referrers"]].concat(), "oci:DIR/l:1", &tolerant());
+    assert!(!said.contains("not copied"), "{said}");
 }

@@ -1,8 +1,10 @@
 //! A registry's storage tree as a source and a destination: promises, hostile trees, kills, and the real registry.
 
+mod damaged;
 mod gone;
 mod hostile;
 mod killed;
+mod links;
 #[path = "../support/memory.rs"]
 mod memory;
 mod owner;

@@ -145,3 +145,67 @@ fn a_tag_without_its_link_is_named_and_is_not_an_image() {
         assert!(done.status.success() && done.stderr.contains(&link), "{verb}: {}", done.stderr);
     }
 }
+
+/// As for a repository of a registry.
+#[test]
+fn the_tags_of_a_repository_are_listed() {
+    let (dir, mut memory) = (Dir::new(), sample());
+    let app = memory.roots[1].descriptor.clone();
+    memory.name("docker.io/library/app:latest", &app);
+    memory.name("docker.io/library/app/deep:1", &app);
+    dir.put(&memory).unwrap();
+    let listed = |reference: &str| support::program::imgmv(&["list", &dir.address(reference)], None);
+    // `library/app` is there under its path, and `app` means it.
+    for reference in ["library/app", "app", "localhost/library/app"] {
+        let done = listed(reference);
+        let mut lines: Vec<&str> = done.stdout.lines().collect();
+        lines.sort();
+        assert_eq!(lines, ["localhost/library/app:2", "localhost/library/app:latest"], "{reference}: {}", done.stderr);
+    }
+    assert_eq!(listed("library/app:2").stdout, "localhost/library/app:2\n");
+    // A tag alone, and a digest.
+    assert_eq!(listed("2").stdout, "localhost/library/app:2\n");
+    assert!(listed(&format!("library/app@{}", app.digest)).stdout.contains("localhost/library/app"));
+    // A folder above repositories, and a repository without a tag.
+    assert_eq!(listed("library").status.code(), Some(3));
+    fs::remove_dir_all(dir.tree.repository("library/app/deep").join("_manifests/tags")).unwrap();
+    let done = listed("library/app/deep");
+    assert!(done.status.success() && done.stdout.is_empty(), "{}{}", done.stdout, done.stderr);
+    assert!(done.stderr.contains("library/app/deep has no tag"), "{}", done.stderr);
+    // What cannot be read is named.
+    fs::remove_file(dir.tree.tag_link("library/app", "2")).unwrap();
+    let done = listed("library/app");
+    assert_eq!(done.stdout, "localhost/library/app:latest\n");
+    assert!(done.stderr.contains(&dir.tree.tag_link("library/app", "2").display().to_string()), "{}", done.stderr);
+}
+
+/// An old image whose tag moved is there, and its digest reads it.
+#[test]
+fn a_copy_of_all_tags_tells_what_has_no_tag() {
+    let (dir, memory) = (Dir::new(), sample());
+    dir.put(&memory).unwrap();
+    let told = || {
+        let told = Arc::new(Told::default());
+        dir.store().tell(told.clone()).roots(&[]).unwrap();
+        told.all()
+    };
+    // The index of the children has a tag.
+    assert!(told().is_empty(), "{:?}", told());
+    let old: Vec<Digest> = (1..=5)
+        .map(|seed| {
+            let old = one(seed, 1_000, "h.lan/t/app:1");
+            dir.put(&old).unwrap();
+            old.roots[0].descriptor.digest
+        })
+        .collect();
+    let [message] = &told()[..] else { panic!("{:?}", told()) };
+    assert!(message.starts_with("4 manifests are without a tag") && message.contains(" and 1 more"), "{message}");
+    assert!(old[..4].iter().any(|digest| message.contains(&format!("t/app@{digest}"))), "{message}");
+    assert!(!message.contains(&old[4].to_string()), "{message}");
+    // A registry that deletes a manifest leaves the folder of its link.
+    old[..3].iter().for_each(|digest| fs::remove_file(dir.tree.revision_link("t/app", digest)).unwrap());
+    assert!(told()[0].starts_with("1 manifest is without a tag"), "{:?}", told());
+    let archive = dir.at("all.tar").display().to_string();
+    let done = support::program::imgmv(&["copy", &dir.address(""), &archive], None);
+    assert!(done.status.success() && done.stderr.contains(&format!("t/app@{}", old[3])), "{}", done.stderr);
+}

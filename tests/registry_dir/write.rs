@@ -125,12 +125,25 @@ fn a_directory_with_other_content_does_not_become_a_tree() {
 fn a_harbors_tree_is_only_read() {
     let (dir, memory) = (Dir::new(), sample());
     dir.put(&memory).unwrap();
+    let open = || RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, Arc::new(Silent));
     // Other programs have such a folder too.
-    fs::create_dir(dir.at("job_logs")).unwrap();
-    dir.sink();
-    fs::create_dir(dir.at("ca_download")).unwrap();
-    let error = RegistryDirSink::open(dir.tree.root(), BlobCheck::Size, Arc::new(Silent)).err().expect("refused");
-    assert!(error.kind() == Kind::Usage && error.to_string().contains("Harbor"), "{error}");
+    fs::create_dir(dir.at("database")).unwrap();
+    assert!(open().is_ok());
+    fs::remove_dir(dir.at("database")).unwrap();
+    for mark in ["job_logs", "secret/registry", "trivy-adapter", "harbor.yml"] {
+        fs::create_dir_all(dir.at(mark)).unwrap();
+        let error = open().err().unwrap_or_else(|| panic!("{mark}: not refused"));
+        assert!(error.kind() == Kind::Usage && error.to_string().contains("Harbor"), "{error}");
+        let image = dir.address("library/app:2");
+        for args in [&["copy", &image, &dir.address("library/new:1")][..], &["tag", &image, "new"]] {
+            let done = support::program::imgmv(args, None);
+            assert!(done.status.code() == Some(2) && done.stderr.contains(mark), "{mark}: {}", done.stderr);
+        }
+        fs::remove_dir(dir.at(mark)).unwrap();
+    }
+    assert!(open().is_ok());
+    ["database", "redis"].iter().for_each(|mark| fs::create_dir(dir.at(mark)).unwrap());
+    assert!(open().is_err());
     assert_eq!(names(&dir.store()).len(), 2);
 }
 

@@ -43,7 +43,7 @@ impl DockerDir {
     /// Adds the image with the config `config` and `layers`.
     pub fn add_config(&mut self, names: &[&str], config: &[u8], layers: &[Vec<u8>]) -> Digest {
         let id = Digest::of(config);
-        put(&self.image().join(format!("imagedb/content/sha256/{}", id.hex())), config);
+        put(&self.config(&id), config);
         let mut parent: Option<Digest> = None;
         for layer in layers {
             parent = Some(self.add_layer(layer, parent));
@@ -52,6 +52,11 @@ impl DockerDir {
             self.name(name, &id);
         }
         id
+    }
+
+    /// The config of the image `id`.
+    pub fn config(&self, id: &Digest) -> PathBuf {
+        self.image().join(format!("imagedb/content/sha256/{}", id.hex()))
     }
 
     /// Gives `id` a name.

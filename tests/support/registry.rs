@@ -124,6 +124,8 @@ pub struct Faults {
     /// Tags that are there cannot be put again, and what is said then.
     pub immutable: Option<String>,
     pub no_referrers: bool,
+    /// A part of the tags that the list of tags does not have.
+    pub unlisted: Option<&'static str>,
     /// An index may lack children.
     pub takes_sparse: bool,
     /// Writes of a referrers tag that another writer undoes at once.

@@ -283,7 +283,9 @@ fn tags(shared: &Shared, name: &str, _: &str, request: &mut Request, _: &mut dyn
         return Some(error(404, "NAME_UNKNOWN", "repository name not known to registry"));
     };
     let last = request.parameter("last").unwrap_or_default();
-    let rest: Vec<&String> = repository.tags.keys().filter(|tag| **tag > last).collect();
+    let unlisted = shared.faults().unlisted;
+    let is_listed = |tag: &&String| unlisted.is_none_or(|part| !tag.contains(part));
+    let rest: Vec<&String> = repository.tags.keys().filter(|tag| **tag > last).filter(is_listed).collect();
     let shown = &rest[..page.min(rest.len())];
     let list: Vec<String> = shown.iter().map(|tag| format!("\"{tag}\"")).collect();
     let response = Response::json(200, &format!(r#"{{"name":"{name}","tags":[{}]}}"#, list.join(",")));

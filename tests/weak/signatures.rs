@@ -51,8 +51,8 @@ fn cosigns_tags_of_one_image_are_asked_for_by_name() {
 fn cosigns_tags_of_many_images_cost_one_list_of_tags() {
     for count in [2, 20] {
         let (double, signatures) = registry(count);
-        // Three for the first image, and one for each of the two tags that the list shows.
-        assert_eq!(asked(&double, &signatures), (3 + 2, 1), "{count} images");
+        // Three for the index, and one for the other tag that the list shows.
+        assert_eq!(asked(&double, &signatures), (3 + 1, 1), "{count} images");
     }
 }
 
@@ -65,5 +65,16 @@ fn a_long_list_of_tags_is_not_read_for_cosigns() {
     }
     double.forget_requests();
     double.faults().page = Some(2);
-    assert_eq!(asked(&double, &signatures), (3 * 4, 3));
+    // Three for the index, each image and each of the two signatures.
+    assert_eq!(asked(&double, &signatures), (3 * (1 + 3 + 2), 3));
+}
+
+/// Some registries list no tags, or only those that they cached.
+#[test]
+fn a_list_of_tags_that_is_not_complete_is_not_trusted() {
+    for unlisted in ["", "1", ".sig"] {
+        let (double, signatures) = registry(3);
+        double.faults().unlisted = Some(unlisted);
+        assert_eq!(asked(&double, &signatures).1, 1, "without tags like {unlisted:?}");
+    }
 }

@@ -6,7 +6,7 @@ use crate::copy::plan::PlanOptions;
 use crate::copy::{Platforms, Source, Sparse};
 use crate::image::Image;
 use crate::sink::{Order, Shape, SinkCapabilities};
-use crate::source::attached::image_roots;
+use crate::source::attached::{image_roots, no_image_message};
 use crate::source::{Root, Selector, Store};
 use crate::tarball::{ArchiveStream, StreamSummary, StreamedStore};
 use crate::{Error, Result};
@@ -19,7 +19,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub fn store(source: Source, run: &CliRun) -> Result<Arc<dyn Store>> {
     match source.into_store() {
         Ok(store) => Ok(store),
-        Err(stream) => Ok(Arc::new(StreamedStore { summary: read_to_end(*stream, run)?, blobs: None })),
+        Err(stream) => Ok(Arc::new(StreamedStore::of_all(read_to_end(*stream, run)?))),
     }
 }
 
@@ -59,7 +59,7 @@ pub fn images_of(store: &dyn Store, roots: Vec<Root>, platforms: &Platforms, run
 
 /// Returns `all`, or `NotFound` if it is empty.
 pub fn some<T>(all: Vec<T>, store: &dyn Store) -> Result<Vec<T>> {
-    if all.is_empty() { Err(Error::not_found(store.profile().empty_message)) } else { Ok(all) }
+    if all.is_empty() { Err(Error::not_found(no_image_message(store))) } else { Ok(all) }
 }
 
 /// Returns the only one. Fails with `Usage` if there are several, with `NotFound` if there is none.

@@ -134,9 +134,11 @@ impl NetworkOptions {
     fn access(&self, side: &RegistryOptions, run: &CliRun) -> Result<Access> {
         let access = access(side, &self.common)?;
         let limit = shared(self.common.limit_rate, run);
+        let max_requests = self.jobs.map_or(usize::MAX, usize::from);
         // A limited rate needs only one connection for a blob.
-        let most = if limit.is_some() { 1 } else { self.jobs.map_or(usize::MAX, usize::from) };
-        Ok(Access { parallel_ranges: access.parallel_ranges.min(most), rate_limit: limit, ..access })
+        let most = if limit.is_some() { 1 } else { max_requests };
+        let parallel_ranges = access.parallel_ranges.min(most);
+        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, ..access })
     }
 }
 

@@ -90,8 +90,9 @@ pub struct Parts {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SparseName {
-    /// Registries, layouts, containerd and docker's containerd store keep the index and its digest; a registry that
-    /// refuses missing parts, and archives, get a smaller one. An archive has the index's bytes too, for a later copy.
+    /// Registries and layouts keep the index and its digest; containerd and docker's containerd store do so without
+    /// --platform. With --platform these two, and always archives and registries that refuse missing parts, get an index
+    /// of the copied parts, or only the image if there is one. An archive has the index's bytes too, for a later copy.
     /// With --all-platforms missing parts are an error
     Auto,
     /// Keep the index and its digest; it also lists the missing parts

@@ -1,6 +1,6 @@
 //! Standard output: only the answer of a run, as lines or as one JSON document.
 
-use crate::error::{on_one_line, printable};
+use crate::message::{on_one_line, printable};
 use crate::{Error, Kind, Result};
 use serde::Serialize;
 use serde_json::json;

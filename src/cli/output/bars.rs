@@ -2,7 +2,7 @@
 
 use super::tally::Tally;
 use super::terminal::lock;
-use crate::error::on_one_line;
+use crate::message::on_one_line;
 use crate::progress::Event;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashMap;

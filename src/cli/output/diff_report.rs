@@ -2,7 +2,7 @@
 
 use crate::cli::compare::files::{FileDifference, FileDifferences};
 use crate::cli::compare::{Comparison, PlatformComparison};
-use crate::error::counted;
+use crate::message::counted;
 use indicatif::HumanBytes;
 
 /// Longer values of a config are cut, except in JSON.

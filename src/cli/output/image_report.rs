@@ -2,10 +2,10 @@
 
 use super::answer::VERSION;
 use super::referrer_tree::ReferrerNode;
-use crate::error::printable;
 use crate::image::Image;
 use crate::image::media_type::{DOCKER_CONFIG, OCI_CONFIG, is_foreign_layer, is_index};
 use crate::image::{Descriptor, Digest, Manifest, Name, Platform};
+use crate::message::printable;
 use crate::source::Store;
 use crate::source::documents;
 use crate::{Error, Result};

@@ -2,7 +2,7 @@
 
 use super::tally::Tally;
 use super::terminal::{json_line, line, lock};
-use crate::error::printable;
+use crate::message::printable;
 use crate::progress::{Event, Outcome};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};

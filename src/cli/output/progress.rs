@@ -3,13 +3,14 @@
 use super::bars::Bars;
 use super::line_progress::{Json, Lines};
 use super::options::{OutputOptions, Progress};
-use super::terminal::{json_line, line};
-use crate::error::on_one_line;
+use super::terminal::{json_line, line, lock};
+use crate::message::on_one_line;
 use crate::progress::{Event, Watch};
 use serde_json::json;
+use std::collections::HashSet;
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// The amount of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +25,8 @@ pub struct Screen {
     verbosity: Verbosity,
     display: Display,
     retries: AtomicUsize,
+    /// The texts of [`Watch::say_once`] that were printed.
+    said: Mutex<HashSet<&'static str>>,
 }
 
 enum Display {
@@ -48,7 +51,7 @@ impl Screen {
             Progress::Auto | Progress::Bar if terminal => Display::Bars(Bars::new()),
             Progress::Auto | Progress::Bar | Progress::Plain => Display::Lines(Lines::new()),
         };
-        Screen { verbosity, display, retries: AtomicUsize::new(0) }
+        Screen { verbosity, display, retries: AtomicUsize::new(0), said: Mutex::default() }
     }
 
     /// Returns the part of the screen for one of several destinations. It is removed when dropped.
@@ -117,6 +120,12 @@ impl Watch for Screen {
     fn event(&self, event: Event<'_>) {
         self.show(None, &event);
     }
+
+    fn say_once(&self, text: &'static str) {
+        if lock(&self.said).insert(text) {
+            self.say(text);
+        }
+    }
 }
 
 /// The screen of one of several destinations.
@@ -128,6 +137,10 @@ struct DestinationScreen {
 impl Watch for DestinationScreen {
     fn event(&self, event: Event<'_>) {
         self.screen.show(Some(&self.name), &event);
+    }
+
+    fn say_once(&self, text: &'static str) {
+        self.screen.say_once(text);
     }
 }
 

@@ -169,7 +169,7 @@ struct Below<'a> {
     parts: HashMap<Digest, &'a Manifest>,
 }
 
-impl Below<'_> {
+impl<'a> Below<'a> {
     /// Takes the manifests that belong to `subject`, each with those that belong to it. Each list is taken once, so this
     /// ends.
     fn nodes(&mut self, subject: &Digest) -> Vec<ReferrerNode> {
@@ -177,21 +177,27 @@ impl Below<'_> {
         own.into_iter().map(|one| ReferrerNode::new(one, *subject, self)).collect()
     }
 
-    /// The size of `manifest`, its blobs and its parts, in bytes.
-    fn total_size(&self, manifest: &Manifest) -> u64 {
-        let (mut seen, mut ahead, mut total) = (HashSet::new(), vec![manifest], 0u64);
+    /// `manifest`, and the parts of it that are known, each once.
+    fn with_parts(&self, manifest: &'a Manifest) -> Vec<&'a Manifest> {
+        let (mut seen, mut ahead, mut all) = (HashSet::new(), vec![manifest], Vec::new());
         while let Some(manifest) = ahead.pop() {
-            let sizes = manifest.blobs().into_iter().map(|blob| blob.size).chain([manifest.descriptor.size]);
-            total = sizes.fold(total, u64::saturating_add);
+            all.push(manifest);
             let children = manifest.children().iter().filter(|child| seen.insert(child.digest));
             ahead.extend(children.filter_map(|child| self.parts.get(&child.digest).copied()));
         }
-        total
+        all
+    }
+
+    /// The size of `manifest`, its blobs and its parts, in bytes.
+    fn total_size(&self, manifest: &Manifest) -> u64 {
+        let sizes = |one: &Manifest| one.blobs().into_iter().map(|blob| blob.size).fold(0, u64::saturating_add);
+        let all = self.with_parts(manifest).into_iter();
+        all.map(|one| sizes(one).saturating_add(one.descriptor.size)).fold(0, u64::saturating_add)
     }
 }
 
 impl ReferrerNode {
-    fn new(one: &Attached, subject: Digest, below: &mut Below<'_>) -> ReferrerNode {
+    fn new<'a>(one: &'a Attached, subject: Digest, below: &mut Below<'a>) -> ReferrerNode {
         let entry = one.manifest.referrer_entry();
         ReferrerNode {
             kind: ReferrerType::of(&entry, one.tag.as_deref()).to_string(),
@@ -204,7 +210,7 @@ impl ReferrerNode {
             annotations: entry.annotations.unwrap_or_default(),
             subject,
             tag: one.tag.clone(),
-            referrers: below.nodes(&one.manifest.digest()),
+            referrers: below.with_parts(&one.manifest).iter().flat_map(|part| below.nodes(&part.digest())).collect(),
         }
     }
 

@@ -3,8 +3,8 @@
 use super::answer::{VERSION, kind_word};
 use crate::cli::context::CliRun;
 use crate::copy::{Copied, Count, Report};
-use crate::error::counted;
 use crate::image::{Digest, Name, Platform};
+use crate::message::counted;
 use crate::progress::Watch;
 use crate::{Error, Kind, Result};
 use indicatif::HumanBytes;

@@ -1,6 +1,6 @@
 //! Counters of a copy in progress.
 
-use crate::error::counted;
+use crate::message::counted;
 use crate::progress::{Event, Outcome};
 use indicatif::HumanBytes;
 use std::collections::HashMap;

@@ -4,8 +4,8 @@ use crate::cli::address;
 use crate::cli::address::help::PLACES;
 use crate::cli::context::CliRun;
 use crate::cli::open::{Opened, SourceAccess};
-use crate::image::{Digest, Hasher};
-use crate::source::Store;
+use crate::image::{Descriptor, Digest, Hasher};
+use crate::source::{Selector, Store};
 use crate::tarball::ArchiveStream;
 use crate::{Error, Result};
 use clap::Args;
@@ -38,17 +38,28 @@ Examples:
 
 impl BlobVerb {
     pub fn run(self, run: &CliRun) -> Result<()> {
-        let Opened { source, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
+        let Opened { source, selectors, .. } = self.access.source(&*address::parse(&self.src)?, run)?;
         match source.into_store() {
-            Ok(store) => self.write_from_store(&*store, run),
+            Ok(store) => self.write_from_store(&*store, &selectors, run),
             Err(stream) => self.write_from_stream(*stream, run),
         }
     }
 
-    fn write_from_store(&self, store: &dyn Store, run: &CliRun) -> Result<()> {
+    fn write_from_store(&self, store: &dyn Store, selectors: &[Selector], run: &CliRun) -> Result<()> {
+        let blob = match store.find(&self.digest)? {
+            Some(blob) => blob,
+            None => self.find_listed(store, selectors)?,
+        };
+        self.write(&mut *store.open(&blob, 0)?, Some(blob.size).filter(|size| *size > 0), run)
+    }
+
+    /// Finds the blob in a store that knows its blobs only after it returned their images.
+    fn find_listed(&self, store: &dyn Store, selectors: &[Selector]) -> Result<Descriptor> {
+        let images = store.roots(selectors);
         match store.find(&self.digest)? {
-            Some(blob) => self.write(&mut *store.open(&blob, 0)?, Some(blob.size).filter(|size| *size > 0), run),
-            None => Err(self.not_found()),
+            Some(blob) => Ok(blob),
+            // An image that cannot be read may have the blob.
+            None => images.and_then(|_| Err(self.not_found())),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::context::CliRun;
 use crate::cli::open::copy_options::cache_dir;
-use crate::error::counted;
+use crate::message::counted;
 use crate::progress::Watch;
 use crate::transport::containerd::socket::hash_states;
 use crate::transport::registry::push::{body_limit, resume_cache};

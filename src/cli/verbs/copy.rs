@@ -12,10 +12,11 @@ use crate::cli::open::copy_options::CopyOptions;
 use crate::cli::open::shared_source::shared_source;
 use crate::cli::open::{NetworkOptions, Opened, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
+use crate::copy::plan::left_out;
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
-use crate::source::Selector;
-use crate::source::attached::image_roots;
+use crate::source::attached::{image_roots, no_image_message};
+use crate::source::{Root, Selector, Store};
 use crate::transfer::Budget;
 use crate::transport::registry::Prefix;
 use crate::{Error, Result};
@@ -28,7 +29,7 @@ use std::time::Instant;
 ///
 /// imgmv hashes every byte, and publishes a name only after the image is complete. It does not send blobs that DST has
 /// already. Layers and manifests keep their bytes and digests; imgmv reports each exception on standard error. For
-/// example, uncompressed layers are compressed with gzip for a registry.
+/// example, uncompressed layers of an image without referrers are compressed with gzip for a registry.
 ///
 /// With several destinations imgmv copies in parallel and reads SRC once. A slow destination gets its own read; if SRC
 /// is streamed (a pipe, a compressed archive), the others wait for it. imgmv names each destination that fails, and
@@ -179,7 +180,14 @@ impl CopyVerb {
         let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
         let mut roots = image_roots(&*store, &selectors)?;
         if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(store.profile().empty_message));
+            return Err(Error::not_found(no_image_message(&*store)));
+        }
+        let is_unnamed = |root: &Root| root.name.as_ref().or(own.as_ref()).is_none();
+        let unnamed: Vec<String> =
+            roots.iter().filter(|root| is_unnamed(root)).map(|root| label(root, &*store)).collect();
+        if selectors.is_empty() && !unnamed.is_empty() && unnamed.len() < roots.len() {
+            run.watch().say(&left_out(&unnamed));
+            roots.retain(|root| !is_unnamed(root));
         }
         // Names by digest come last: a tag of the same image in the same repository makes them unnecessary.
         roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
@@ -187,7 +195,8 @@ impl CopyVerb {
             let digest = root.descriptor.digest;
             let Some(name) = root.name.as_ref().or(own.as_ref()).and_then(Name::reference) else {
                 return Err(Error::usage(format!(
-                    "image {digest} has no name, so its repository below DST is unknown; copy it alone to DST/NAME:TAG"
+                    "image {} has no name, so its repository below DST is unknown; copy it alone to DST/NAME:TAG",
+                    label(&root, &*store)
                 )));
             };
             let target = prefix.under(&name)?;
@@ -210,6 +219,13 @@ impl CopyVerb {
         }
         Ok(sum)
     }
+}
+
+/// The digest by which the source knows the image of `root`: of one without a manifest, the image ID.
+fn label(root: &Root, store: &dyn Store) -> String {
+    let manifest = if root.synthesised { root.read(store).ok() } else { None };
+    let config = manifest.as_ref().and_then(|manifest| manifest.config());
+    config.map_or(root.descriptor.digest, |config| config.digest).to_string()
 }
 
 fn merge(sum: &mut Report, one: Report) {

@@ -33,7 +33,8 @@ pub struct DiffVerb {
     #[arg(value_name = "B")]
     b: OsString,
     /// Read the layers, and list the files that differ in type, size, content, mode, owner or link target. Times are not
-    /// compared. imgmv reads each layer once and stores nothing
+    /// compared. imgmv reads each layer once and stores nothing; a compressed
+    /// archive is decompressed from its start for each layer, and layers in a pipe cannot be compared
     #[arg(long, env = "IMGMV_FILES", value_parser = FalseyValueParser::new())]
     files: bool,
     /// Exit with status 1 if the images differ

@@ -23,8 +23,10 @@ use std::ffi::OsString;
 
 /// List the names of the images in SRC, one per line
 ///
-/// For a repository, imgmv lists its tags. An image without a name is listed as @DIGEST, in docker's
-/// directory and containers-storage by its image ID; a name of two images is listed as NAME@DIGEST.
+/// For a repository, also one in a registry's storage tree, imgmv lists its tags. An image without a
+/// name is listed as @DIGEST, in docker's directory and containers-storage by its image ID; a name of
+/// two images is listed as NAME@DIGEST, in docker's directory and containers-storage with the image ID
+/// as DIGEST.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct ListVerb {
@@ -44,6 +46,7 @@ Examples:
   imgmv list oci:./mirror
   imgmv list bundle.tar
   imgmv list registry.lan:5000/team/app
+  imgmv list registry-dir:/srv/registry:team/app
   imgmv list containerd: --src-namespace k8s.io
   imgmv list docker-dir: --src-root /mnt/disk/var/lib/docker
   imgmv list ssh://root@node1

@@ -7,7 +7,7 @@ use crate::cli::open;
 use crate::cli::open::NetworkOptions;
 use crate::cli::open::mirror_options;
 use crate::cli::open::mirror_options::MirrorOptions;
-use crate::error::on_one_line;
+use crate::message::on_one_line;
 use crate::progress::Watch;
 use crate::serve::access::users::Reading;
 use crate::serve::access_log::{AccessLog, LogRecord, Metrics};

@@ -25,6 +25,7 @@ use std::ffi::OsString;
 Examples:
   imgmv tag registry.lan/team/app:2 stable
   imgmv tag oci:./mirror:app-2 app-stable
+  imgmv tag registry-dir:/srv/registry:team/app:2 stable
   imgmv tag app.tar app:stable")]
 pub struct TagVerb {
     /// Location of the image: a registry, its storage tree, a layout or an archive

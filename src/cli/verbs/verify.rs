@@ -11,11 +11,11 @@ use crate::cli::output::answer::VERSION;
 use crate::cli::output::report::name_lines;
 use crate::cli::verify_blobs;
 use crate::cli::verify_blobs::{HashedBlob, HashedBlobs, Uncompressed};
-use crate::error::counted;
 use crate::image::{Config, Descriptor, Digest, Image, Manifest, Name};
-use crate::source::Store;
+use crate::message::counted;
 use crate::source::attached::{Found, attached_to};
 use crate::source::documents;
+use crate::source::{Store, with_file};
 use crate::tarball::StreamedStore;
 use crate::{Error, Kind, Result};
 use clap::Args;
@@ -28,8 +28,9 @@ use std::sync::Arc;
 /// Read and hash all blobs of the images in SRC
 ///
 /// imgmv compares manifests, configs and layers with their digests and sizes, and uncompressed layers with the diff_ids
-/// in the config. In a layout or an archive it also checks the signatures and other referrers of the images. It names
-/// each broken blob on standard error; the exit status is then 5.
+/// in the config. In a layout or an archive it also checks the signatures and other referrers of the images, in a
+/// registry's storage tree also the links that the registry follows. It names each broken blob and link on standard
+/// error; the exit status is then 5.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{PLACES}"))]
 pub struct VerifyVerb {
@@ -64,7 +65,8 @@ struct VerifiedImage<'a> {
     bytes: u64,
     /// The manifests that belong to the image: referrers, and those under cosign's tags.
     referrers: usize,
-    /// One message for each broken blob, and for each referrer that is missing or damaged.
+    /// One message for each broken blob, for each link that is missing or broken, and for each referrer that is missing or
+    /// damaged.
     broken: Vec<&'a str>,
 }
 
@@ -78,6 +80,10 @@ struct Verdict {
     broken: Vec<String>,
     /// The referrers that are missing or damaged.
     broken_referrers: Vec<String>,
+    /// The number of links that are missing or broken.
+    broken_links: usize,
+    /// A sentence for each of them.
+    links: Vec<String>,
 }
 
 impl VerifyVerb {
@@ -98,7 +104,7 @@ impl VerifyVerb {
             }
             Err(stream) => {
                 let (tail, hashed) = verify_blobs::hash_stream(*stream, run)?;
-                let store: Arc<dyn Store> = Arc::new(StreamedStore { summary: tail, blobs: None });
+                let store: Arc<dyn Store> = Arc::new(StreamedStore::of_all(tail));
                 let mut images = inspect_source::images(&*store, &selectors, &platforms, run)?;
                 unreadable = attach(&mut images, &*store, run)?;
                 (store, images, hashed)
@@ -151,7 +157,7 @@ fn print(verdicts: &[Verdict], run: &CliRun) -> Result<()> {
 
 impl Verdict {
     fn broken(&self) -> impl Iterator<Item = &str> {
-        self.broken.iter().chain(&self.broken_referrers).map(String::as_str)
+        self.broken.iter().chain(&self.links).chain(&self.broken_referrers).map(String::as_str)
     }
 
     fn is_ok(&self) -> bool {
@@ -171,12 +177,16 @@ impl Verdict {
     }
 
     fn lines(&self) -> Vec<String> {
-        let (blobs, referrers) = (counted(self.blobs, "blob"), counted(self.broken_referrers.len(), "referrer"));
-        let verdict = match (self.broken.len(), self.broken_referrers.len()) {
-            (0, 0) => format!("ok, {blobs}, {}", HumanBytes(self.bytes)),
-            (n, 0) => format!("broken, {n} of {blobs}"),
-            (0, _) => format!("broken, {referrers}"),
-            (n, _) => format!("broken, {n} of {blobs}, {referrers}"),
+        let blobs = counted(self.blobs, "blob");
+        let broken = [
+            (self.broken.len(), format!("{} of {blobs}", self.broken.len())),
+            (self.broken_links, counted(self.broken_links, "link")),
+            (self.broken_referrers.len(), counted(self.broken_referrers.len(), "referrer")),
+        ];
+        let broken: Vec<String> = broken.into_iter().filter(|(count, _)| *count > 0).map(|(_, text)| text).collect();
+        let verdict = match broken.is_empty() {
+            true => format!("ok, {blobs}, {}", HumanBytes(self.bytes)),
+            false => format!("broken, {}", broken.join(", ")),
         };
         name_lines(&self.names, &self.digest).map(|name| format!("{name} {verdict}")).collect()
     }
@@ -192,7 +202,11 @@ fn check_image(image: &Image, store: &dyn Store, hashed: &HashedBlobs) -> Result
         referrers: image.attached.iter().filter(|attached| !attached.is_part()).count(),
         broken: Vec::new(),
         broken_referrers: Vec::new(),
+        broken_links: 0,
+        links: Vec::new(),
     };
+    let links = store.broken_links(image)?;
+    (verdict.broken_links, verdict.links) = (links.count(), links.sentences());
     let mut seen = HashSet::new();
     for blob in image.blobs().filter(|blob| seen.insert(blob.digest)) {
         verdict.blobs += 1;
@@ -217,10 +231,13 @@ fn check_blob(blob: &Descriptor, store: &dyn Store, hashed: &HashedBlobs) -> Res
     };
     match found {
         Ok(found) if found.size == blob.size => Ok(None),
-        Ok(found) => Ok(Some(format!(
-            "blob {}: size is {} bytes, expected {} (from its descriptor)",
-            blob.digest, found.size, blob.size
-        ))),
+        Ok(found) => {
+            let error = Error::invalid(format!(
+                "blob {}: size is {} bytes, expected {} (from its descriptor)",
+                blob.digest, found.size, blob.size
+            ));
+            Ok(Some(with_file(store, &blob.digest, error).to_string()))
+        }
         Err(error) if matches!(error.kind(), Kind::Invalid | Kind::NotFound | Kind::Usage) => {
             Ok(Some(error.to_string()))
         }

@@ -1,6 +1,6 @@
 //! The transfer of one blob, and its retry.
 
-use super::LARGE_BYTES;
+use super::{BlobSource, LARGE_BYTES};
 use crate::compress::threads_per_layer;
 use crate::copy::compress_slots::CompressSlot;
 use crate::copy::unreadable::SourceFailure;
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Transfers one blob, with one retry where that may help. A blob that the copy can do without is not an error.
-pub(super) fn transfer(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
-    run.unless_optional(&work.blob, retried(run, store, work, stop, from_store(run, store, work, stop)))
+pub(super) fn transfer(run: &CopyRun<'_>, source: BlobSource<'_>, work: &Work, stop: &AtomicBool) -> Result<()> {
+    run.unless_optional(&work.blob, retried(run, source, work, stop, from_store(run, source, work, stop)))
 }
 
 /// `done`, or the result of a second attempt.
@@ -27,7 +27,7 @@ pub(super) fn transfer(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: 
 /// that is recompressed is sent again when the registry forgot its upload. Bytes in a pipe cannot be replaced, so it gets one attempt.
 pub(super) fn retried(
     run: &CopyRun<'_>,
-    store: &dyn Store,
+    source: BlobSource<'_>,
     work: &Work,
     stop: &AtomicBool,
     done: Result<()>,
@@ -43,20 +43,20 @@ pub(super) fn retried(
         return Err(error);
     }
     run.watch.event(Event::Retry { what: "a blob", why: &error.to_string(), after: Duration::ZERO });
-    from_store(run, store, work, stop)
+    from_store(run, source, work, stop)
 }
 
-fn from_store(run: &CopyRun<'_>, store: &dyn Store, work: &Work, stop: &AtomicBool) -> Result<()> {
+fn from_store(run: &CopyRun<'_>, source: BlobSource<'_>, work: &Work, stop: &AtomicBool) -> Result<()> {
     let ordered = !run.options.budget.is_shared() && run.sink.capabilities().large_uploads.is_some();
     let upload = (ordered && work.blob.size >= LARGE_BYTES).then(|| run.uploads.begin(work.blob.size));
     let mut open = |from| {
-        let bytes = open(store, &work.blob, from)?;
+        let bytes = open(source.store, &work.blob, from)?;
         Ok(match &upload {
             Some(upload) => upload.read(bytes),
             None => bytes,
         })
     };
-    let done = transfer_once(run, work, &mut open, stop);
+    let done = transfer_once(run, source, work, &mut open, stop);
     if let Some(subscriber) = run.subscriber {
         subscriber.skip_blob(&work.blob.digest);
     }
@@ -78,6 +78,7 @@ pub(super) fn open<'s>(store: &'s dyn Store, blob: &Descriptor, from: u64) -> Re
 /// Transfers the blob whose bytes `open` gives, unless the sink has it.
 pub(super) fn transfer_once<'s>(
     run: &CopyRun<'_>,
+    source: BlobSource<'_>,
     work: &Work,
     open: &mut transfer::Opener<'_, 's>,
     stop: &AtomicBool,
@@ -104,6 +105,7 @@ pub(super) fn transfer_once<'s>(
             Begin::Write(writer) => write(run, work, &mut open, writer, &context),
         }
     });
+    let done = done.map_err(|error| run.with_place(source, &work.blob, &failure, error));
     run.note_source(&work.blob, &done, &failure);
     done.inspect_err(|_| run.watch.event(Event::BlobEnd { id, outcome: Outcome::Failed }))
 }

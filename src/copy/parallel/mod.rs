@@ -8,7 +8,7 @@ mod workers;
 use super::upload_order::LineFill;
 use super::{CopyRun, Work, prefetch};
 use crate::error::Result;
-use crate::image::Digest;
+use crate::image::{Digest, Image};
 use crate::sink::Order;
 use crate::source::Store;
 use queue::Queue;
@@ -22,10 +22,17 @@ const LARGE_BYTES: u64 = 1 << 20;
 /// Large blobs take memory, so fewer of them are transferred at the same time.
 const MAX_LARGE: usize = 6;
 
-/// Transfers every blob in `work` from `store` to the run's sink, `resume_first` before all others.
+/// The store of a copy, and the images whose blobs are read from it.
+#[derive(Clone, Copy)]
+pub(crate) struct BlobSource<'s> {
+    pub store: &'s dyn Store,
+    pub images: &'s [Image],
+}
+
+/// Transfers every blob in `work` from `source` to the run's sink, `resume_first` before all others.
 pub(crate) fn transfer_all(
     run: &CopyRun<'_>,
-    store: &dyn Store,
+    source: BlobSource<'_>,
     mut work: Vec<Work>,
     resume_first: Option<Digest>,
 ) -> Result<()> {
@@ -41,13 +48,13 @@ pub(crate) fn transfer_all(
         && let Some(at) = work.iter().position(|work| work.target().is_some_and(|blob| blob.digest == first))
     {
         // It is not read ahead: the offset is known only when the sink opens it.
-        blob::transfer(run, store, &work.remove(at), &stop)?;
+        blob::transfer(run, source, &work.remove(at), &stop)?;
     }
     match order {
-        Order::Sequential if alone && run.profile.is_remote && wanted(run, store) > 1 && !recompresses => {
-            read_ahead(run, store, &work, &stop)
+        Order::Sequential if alone && run.profile.is_remote && wanted(run, source.store) > 1 && !recompresses => {
+            read_ahead(run, source, &work, &stop)
         }
-        Order::Sequential => work.iter().try_for_each(|work| blob::transfer(run, store, work, &stop)),
+        Order::Sequential => work.iter().try_for_each(|work| blob::transfer(run, source, work, &stop)),
         Order::Parallel(_) => {
             let queue = match (alone, run.capabilities.large_uploads) {
                 (false, _) => Queue::in_order(work),
@@ -56,12 +63,13 @@ pub(crate) fn transfer_all(
             };
             let least = run.capabilities.large_uploads.unwrap_or(MAX_LARGE);
             let fill = LineFill::new(least, MAX_LARGE, Instant::now());
-            Workers::new(run, store, &stop, queue, fill, recompresses).run()
+            Workers::new(run, source, &stop, queue, fill, recompresses).run()
         }
     }
 }
 
-fn read_ahead(run: &CopyRun<'_>, store: &dyn Store, work: &[Work], stop: &AtomicBool) -> Result<()> {
+fn read_ahead(run: &CopyRun<'_>, source: BlobSource<'_>, work: &[Work], stop: &AtomicBool) -> Result<()> {
+    let store = source.store;
     let open = |blob: &_| blob::open(store, blob, 0);
     prefetch::each(work, wanted(run, store), &open, stop, &mut |work, bytes| {
         let mut bytes = Some(bytes);
@@ -69,8 +77,8 @@ fn read_ahead(run: &CopyRun<'_>, store: &dyn Store, work: &[Work], stop: &Atomic
             Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),
             _ => blob::open(store, &work.blob, from),
         };
-        let done = blob::transfer_once(run, work, &mut once, stop);
-        run.unless_optional(&work.blob, blob::retried(run, store, work, stop, done))
+        let done = blob::transfer_once(run, source, work, &mut once, stop);
+        run.unless_optional(&work.blob, blob::retried(run, source, work, stop, done))
     })
 }
 

@@ -1,11 +1,10 @@
 //! Threads that transfer blobs: each takes one after the other from the queue.
 
 use super::queue::Queue;
-use super::{LARGE_BYTES, MAX_LARGE, blob, wanted};
+use super::{BlobSource, LARGE_BYTES, MAX_LARGE, blob, wanted};
 use crate::copy::upload_order::LineFill;
 use crate::copy::{CopyRun, Work};
 use crate::error::{Error, Kind, Result};
-use crate::source::Store;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
@@ -18,7 +17,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 pub(super) struct Workers<'w, 'r> {
     run: &'w CopyRun<'r>,
-    store: &'w dyn Store,
+    source: BlobSource<'w>,
     stop: &'w AtomicBool,
     queue: Mutex<Queue>,
     fill: Mutex<LineFill>,
@@ -33,14 +32,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'w, 'r> Workers<'w, 'r> {
     pub fn new(
         run: &'w CopyRun<'r>,
-        store: &'w dyn Store,
+        source: BlobSource<'w>,
         stop: &'w AtomicBool,
         queue: Queue,
         fill: LineFill,
         recompresses: bool,
     ) -> Workers<'w, 'r> {
         let (queue, fill, failure) = (Mutex::new(queue), Mutex::new(fill), Mutex::default());
-        Workers { run, store, stop, queue, fill, failure, recompresses }
+        Workers { run, source, stop, queue, fill, failure, recompresses }
     }
 
     pub fn run(&self) -> Result<()> {
@@ -53,7 +52,7 @@ impl<'w, 'r> Workers<'w, 'r> {
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         self.start_more(scope);
         while let Some(work) = self.next() {
-            let done = blob::transfer(self.run, self.store, &work, self.stop);
+            let done = blob::transfer(self.run, self.source, &work, self.stop);
             if work.blob.size >= LARGE_BYTES {
                 let mut queue = lock(&self.queue);
                 queue.active_large = queue.active_large.saturating_sub(1);
@@ -115,7 +114,7 @@ impl<'w, 'r> Workers<'w, 'r> {
     }
 
     fn wanted(&self) -> usize {
-        let wanted = wanted(self.run, self.store);
+        let wanted = wanted(self.run, self.source.store);
         if self.recompresses { wanted.min(MAX_RECOMPRESSED) } else { wanted }
     }
 

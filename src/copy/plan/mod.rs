@@ -5,13 +5,14 @@ mod platforms;
 mod select;
 mod subset;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Attached, Descriptor, Digest, Image, Manifest, Name, Platform};
 use crate::progress::Watch;
 use crate::sink::{Shape, SinkCapabilities};
 use crate::source::{Root, Store, ambiguous};
 use std::collections::{HashMap, HashSet};
 
+pub(crate) use names::left_out;
 use select::Wanted;
 pub use subset::Sparse;
 
@@ -59,6 +60,8 @@ pub struct PlanOptions {
     pub platforms: Platforms,
     pub sparse: Sparse,
     pub foreign: Foreign,
+    /// The roots were selected: they are not all that the source has.
+    pub is_selection: bool,
 }
 
 /// Plans the images of `roots` for a sink with these `capabilities`.
@@ -78,7 +81,8 @@ pub fn images(
     if let Some(error) = ambiguous(&roots) {
         return Err(error);
     }
-    let keeps_originals = matches!(capabilities.shape, Shape::AsFound | Shape::Whole);
+    let keeps_originals = matches!(capabilities.shape, Shape::AsFound | Shape::Whole)
+        || matches!(options.sparse, Sparse::Keep | Sparse::Fail);
     let merged = names::merge(roots, keeps_originals);
     let known: HashMap<Digest, &Root> = merged.iter().map(|(_, root)| (root.descriptor.digest, root)).collect();
     let mut planned: Vec<Image> = Vec::new();
@@ -87,9 +91,13 @@ pub fn images(
         let label = names.first().map_or_else(|| root.descriptor.digest.to_string(), Name::to_string);
         let descriptor = wanted_form(root, options, capabilities);
         let keeps_original = capabilities.shape == Shape::Whole && options.sparse == Sparse::Auto;
-        let wanted = Wanted { root: descriptor, original: root.original.as_ref().filter(|_| keeps_original) };
-        let chosen = select::choose(store, &known, wanted, options, capabilities, watch, &label)?;
-        let select::Chosen { tree, narrowed, original, attestations, bytes: read } = chosen;
+        let wanted = Wanted {
+            root: descriptor,
+            original: root.original.as_ref().filter(|original| keeps_original && original.digest != descriptor.digest),
+        };
+        let chosen = select::choose(store, &known, wanted, options, capabilities, watch, &label);
+        let chosen = chosen.map_err(|error| named(error, &label))?;
+        let select::Chosen { tree, narrowed, original, parts, bytes: read } = chosen;
         if let Some(index) = tree.last().filter(|top| root.synthesised && !top.children().is_empty()) {
             let platforms = platforms::listed(index.children());
             let digest = index.digest();
@@ -114,22 +122,33 @@ pub fn images(
             foreign_layers,
             narrowed,
             original,
-            attached: attestations.into_iter().map(|attestation| Attached::new(attestation, None)).collect(),
+            attached: parts.into_iter().map(|part| Attached::new(part, None)).collect(),
             is_current: false,
         });
     }
-    names::give(&mut planned, &options.naming, capabilities, watch)?;
+    names::give(&mut planned, options, capabilities, watch)?;
     sizes_agree(&planned)?;
     Ok(planned)
 }
 
-/// The root's own descriptor, or that of the index that it was narrowed from, for a sink that keeps indexes.
-fn wanted_form<'r>(root: &'r Root, options: &PlanOptions, capabilities: &SinkCapabilities) -> &'r Descriptor {
-    let keeps = capabilities.shape == Shape::AsFound && matches!(options.sparse, Sparse::Auto | Sparse::Keep);
-    match (&root.original, &options.platforms) {
-        (Some(original), Platforms::Default) if keeps => original,
-        _ => &root.descriptor,
+/// `error` about a part of an image, with the name of the image.
+fn named(error: Error, label: &str) -> Error {
+    match error.kind() {
+        Kind::NotFound | Kind::Invalid => error.at_once(label),
+        _ => error,
     }
+}
+
+/// The root's own descriptor, or that of the index that it was narrowed from, where the copy needs the index itself: for
+/// a sink that keeps indexes, and to find that parts of it are missing where that is an error.
+fn wanted_form<'r>(root: &'r Root, options: &PlanOptions, capabilities: &SinkCapabilities) -> &'r Descriptor {
+    let needs_index = match (options.sparse, &capabilities.shape) {
+        (Sparse::Auto, Shape::AsFound) | (Sparse::Fail, _) => true,
+        (Sparse::Auto, Shape::Whole) => matches!(options.platforms, Platforms::All),
+        (Sparse::Keep, shape) => !matches!(shape, Shape::One(_)),
+        (Sparse::Auto | Sparse::Narrow, _) => false,
+    };
+    root.original.as_ref().filter(|_| needs_index).unwrap_or(&root.descriptor)
 }
 
 /// The nondistributable layers of `tree` that are copied, each once.

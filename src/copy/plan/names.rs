@@ -1,9 +1,10 @@
 //! The names of the images at the destination.
 
-use super::Naming;
+use super::{Naming, PlanOptions};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::image::{Digest, Name};
+use crate::message::{counted, some_of};
 use crate::progress::Watch;
 use crate::sink::SinkCapabilities;
 use crate::source::Root;
@@ -25,14 +26,15 @@ pub(super) fn merge(roots: Vec<Root>, by_original: bool) -> Vec<(Vec<Name>, Root
     merged
 }
 
-/// Gives `images` the names of `naming`.
+/// Gives `images` the names of `options`. Of several images that were not selected, those without a name are left out
+/// where the sink needs one.
 pub(super) fn give(
-    images: &mut [Image],
-    naming: &Naming,
+    images: &mut Vec<Image>,
+    options: &PlanOptions,
     capabilities: &SinkCapabilities,
     watch: &dyn Watch,
 ) -> Result<()> {
-    match (naming, &mut *images) {
+    match (&options.naming, &mut images[..]) {
         (Naming::Keep, _) => {}
         (Naming::Names(names), [image]) => image.names = names.clone(),
         (Naming::Names(names), images) => {
@@ -44,13 +46,36 @@ pub(super) fn give(
         }
     }
     images.iter_mut().for_each(|image| image.names = true_names(image, watch));
-    match images.iter().find(|image| image.names.is_empty()) {
-        Some(image) if !capabilities.unnamed_images => Err(Error::usage(format!(
-            "image {} has no name, and the destination needs one; give it with --as",
-            image.source_digest
-        ))),
-        _ => Ok(()),
+    if !capabilities.unnamed_images {
+        leave_out_unnamed(images, options.is_selection, watch)?;
     }
+    Ok(())
+}
+
+fn leave_out_unnamed(images: &mut Vec<Image>, is_selection: bool, watch: &dyn Watch) -> Result<()> {
+    let unnamed: Vec<String> = images.iter().filter(|image| image.names.is_empty()).map(Image::label).collect();
+    match unnamed.first() {
+        None => Ok(()),
+        Some(image) if is_selection || unnamed.len() == images.len() => {
+            Err(Error::usage(format!("image {image} has no name, and the destination needs one; give it with --as")))
+        }
+        Some(_) => {
+            watch.say(&left_out(&unnamed));
+            images.retain(|image| !image.names.is_empty());
+            Ok(())
+        }
+    }
+}
+
+/// The message about the images `unnamed`, which have no name, for a destination that needs one.
+pub(crate) fn left_out(unnamed: &[String]) -> String {
+    let are = if unnamed.len() == 1 { "is" } else { "are" };
+    format!(
+        "{} without a name {are} left out, because the destination needs a name: {}; copy it alone, by this digest and \
+         with a name (--as)",
+        counted(unnamed.len(), "image"),
+        some_of(unnamed)
+    )
 }
 
 /// The names of `image`, tags first; a tag with a digest becomes two names. A name with the digest of another image is

@@ -2,18 +2,27 @@
 
 use super::select::{Chooser, MAX_DEPTH};
 use super::{ATTESTS, Platforms};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::image::{Config, Descriptor, Digest, MAX_NAMES, Manifest, Platform, media_type};
 use crate::source::documents::config;
 use std::collections::HashSet;
 
+/// The entries of an index and of the indexes below it.
+pub(super) struct Leaves {
+    /// The manifests that are not indexes.
+    pub leaves: Vec<Descriptor>,
+    /// The indexes that the source does not have.
+    pub absent: Vec<Descriptor>,
+}
+
 impl Chooser<'_> {
     /// The best image below `top` for each of `wanted`, each once.
     pub(super) fn chosen(&mut self, top: &Manifest, wanted: &[Platform]) -> Result<Vec<Descriptor>> {
-        let mut leaves = self.leaves(top)?;
+        let Leaves { mut leaves, absent } = self.below(top)?;
         for leaf in &mut leaves {
-            if leaf.platform.is_none() && self.has(&leaf.digest)? {
-                let manifest = self.fetch(leaf)?;
+            if leaf.platform.is_none()
+                && let Some(manifest) = self.find(leaf)?
+            {
                 leaf.platform = self.config(&manifest).ok().flatten().map(|config| config.platform());
             }
         }
@@ -21,7 +30,16 @@ impl Chooser<'_> {
         for platform in wanted {
             let best = platform.best(leaves.iter().map(|leaf| leaf.platform.as_ref()));
             let best = best.ok_or_else(|| {
-                Error::not_found(format!("{} has no image for {platform}; it has {}", self.label, listed(&leaves)))
+                let hidden = if absent.is_empty() {
+                    String::new()
+                } else {
+                    format!(" (and indexes that the source does not have: {})", listed(&absent))
+                };
+                Error::not_found(format!(
+                    "{} has no image for {platform}; it has {}{hidden}",
+                    self.label,
+                    listed(&leaves)
+                ))
             })?;
             let best = &leaves[best];
             if !self.has(&best.digest)? {
@@ -67,7 +85,12 @@ impl Chooser<'_> {
 
     /// Every manifest below `top` that is not an index.
     pub(super) fn leaves(&mut self, top: &Manifest) -> Result<Vec<Descriptor>> {
-        let mut leaves = Vec::new();
+        Ok(self.below(top)?.leaves)
+    }
+
+    /// The leaves below `top`, and the indexes whose leaves are not known.
+    pub(super) fn below(&mut self, top: &Manifest) -> Result<Leaves> {
+        let (mut leaves, mut absent) = (Vec::new(), Vec::new());
         // An index that is listed several times is read once.
         let mut opened = HashSet::new();
         let mut below = vec![(top.children().to_vec(), 0)];
@@ -77,8 +100,11 @@ impl Chooser<'_> {
                     leaves.push(child);
                 } else if depth >= MAX_DEPTH {
                     return Err(self.too_deep());
-                } else if opened.insert(child.digest) && self.has(&child.digest)? {
-                    below.push((self.fetch(&child)?.children().to_vec(), depth + 1));
+                } else if opened.insert(child.digest) {
+                    match self.find(&child)? {
+                        Some(index) => below.push((index.children().to_vec(), depth + 1)),
+                        None => absent.push(child),
+                    }
                 }
                 if leaves.len() > MAX_NAMES {
                     return Err(Error::invalid(format!(
@@ -88,7 +114,7 @@ impl Chooser<'_> {
                 }
             }
         }
-        Ok(leaves)
+        Ok(Leaves { leaves, absent })
     }
 
     /// The attestations of `images` below `top` that the source has.
@@ -105,13 +131,9 @@ impl Chooser<'_> {
     }
 
     fn available(&mut self, leaf: &Descriptor) -> Result<bool> {
-        if !self.has(&leaf.digest)? {
-            return Ok(false);
-        }
-        // A registry gets no request beforehand.
-        match self.fetch(leaf) {
-            Err(error) if error.kind() == Kind::NotFound => Ok(false),
-            manifest => Ok(!self.is_sparse || self.complete(&manifest?)?),
+        match self.find(leaf)? {
+            None => Ok(false),
+            Some(manifest) => Ok(!self.is_sparse || self.complete(&manifest)?),
         }
     }
 
@@ -133,10 +155,6 @@ impl Chooser<'_> {
         }
         config(self.store, at).map(Some)
     }
-}
-
-pub(super) fn counted(n: usize) -> String {
-    if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") }
 }
 
 /// The platforms of `entries`, or their digests where they have no platform.

@@ -1,12 +1,12 @@
 //! The manifests of an image that are copied: its complete tree, or the wanted platforms.
 
-use super::platforms::counted;
 use super::{PlanOptions, Platforms, Sparse};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, media_type};
+use crate::message::counted;
 use crate::progress::{Event, Watch};
 use crate::sink::{Shape, SinkCapabilities};
-use crate::source::{Root, Store};
+use crate::source::{Root, Store, with_file};
 use std::collections::{HashMap, HashSet};
 
 /// Maximum depth of indexes in indexes.
@@ -25,8 +25,9 @@ pub(super) struct Chosen {
     pub narrowed: Option<Vec<Manifest>>,
     /// As [`crate::image::Image::original`].
     pub original: Option<Manifest>,
-    /// The attestations of the copied images that only `original` lists.
-    pub attestations: Vec<Manifest>,
+    /// The attestations of the copied images that only `original` lists, and the indexes between it and the images; each
+    /// before the index that lists it.
+    pub parts: Vec<Manifest>,
     /// The size of the manifests that were read, in bytes.
     pub bytes: u64,
 }
@@ -62,15 +63,16 @@ pub(super) fn choose(
         read: HashMap::new(),
         narrowed: None,
         original: None,
-        attestations: Vec::new(),
+        parts: Vec::new(),
+        missing: HashSet::new(),
     };
     let tree = chooser.tree(wanted.root)?;
     if let Some(original) = wanted.original {
         let original = chooser.fetch(original)?;
         chooser.keep_original(original, &tree)?;
     }
-    let Chooser { narrowed, original, attestations, bytes, .. } = chooser;
-    Ok(Chosen { tree, narrowed, original, attestations, bytes })
+    let Chooser { narrowed, original, parts, bytes, .. } = chooser;
+    Ok(Chosen { tree, narrowed, original, parts, bytes })
 }
 
 pub(super) struct Chooser<'a> {
@@ -89,7 +91,9 @@ pub(super) struct Chooser<'a> {
     read: HashMap<Digest, Vec<u8>>,
     pub narrowed: Option<Vec<Manifest>>,
     pub original: Option<Manifest>,
-    pub attestations: Vec<Manifest>,
+    pub parts: Vec<Manifest>,
+    /// Manifests that the store does not have, so that none is asked for twice.
+    missing: HashSet<Digest>,
 }
 
 /// The manifests below an index, as far as the source has them.
@@ -106,7 +110,7 @@ impl Chooser<'_> {
             self.agree(&top)?;
             return Ok(vec![top]);
         }
-        let entries = counted(top.children().len());
+        let entries = counted(top.children().len(), "entry");
         match (&self.options.platforms, &self.capabilities.shape) {
             (Platforms::Only(wanted), _) => {
                 let chosen = self.chosen(&top, wanted)?;
@@ -149,17 +153,14 @@ impl Chooser<'_> {
             if self.seen.contains(&child.digest) {
                 continue;
             }
-            if !self.has(&child.digest)? {
+            // A registry's error is the reason where the user does not allow missing children.
+            let manifest = match self.is_sparse || self.tolerates_missing() {
+                true => self.find(child)?,
+                false => Some(self.fetch(child)?),
+            };
+            let Some(manifest) = manifest else {
                 found.absent.push(child.clone());
                 continue;
-            }
-            let manifest = match self.fetch(child) {
-                // A registry gets no request beforehand, and a missing child is an error unless the user allows it.
-                Err(error) if error.kind() == Kind::NotFound && self.tolerates_missing() => {
-                    found.absent.push(child.clone());
-                    continue;
-                }
-                manifest => manifest?,
             };
             if self.is_sparse && !self.complete(&manifest)? {
                 found.absent.push(child.clone());
@@ -191,7 +192,21 @@ impl Chooser<'_> {
 
     /// Whether the store can be expected to have the manifest `digest`.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool> {
-        Ok(!self.is_sparse || self.store.find(digest)?.is_some())
+        Ok(!self.missing.contains(digest) && (!self.is_sparse || self.store.find(digest)?.is_some()))
+    }
+
+    /// The manifest `at`; `None` where the store does not have it, which a registry shows only by its answer.
+    pub(super) fn find(&mut self, at: &Descriptor) -> Result<Option<Manifest>> {
+        if !self.has(&at.digest)? {
+            return Ok(None);
+        }
+        match self.fetch(at) {
+            Err(error) if error.kind() == Kind::NotFound => {
+                self.missing.insert(at.digest);
+                Ok(None)
+            }
+            manifest => manifest.map(Some),
+        }
     }
 
     pub(super) fn complete(&self, manifest: &Manifest) -> Result<bool> {
@@ -229,7 +244,7 @@ impl Chooser<'_> {
             None => {
                 let bytes = self.read(at)?;
                 self.count(&at.digest, bytes.len())?;
-                let manifest = Manifest::parse(bytes, at)?;
+                let manifest = Manifest::parse(bytes, at).map_err(|e| with_file(self.store, &at.digest, e))?;
                 self.remember(&manifest);
                 manifest
             }

@@ -1,11 +1,12 @@
 //! Some entries of an index are not copied. Either the index stays unchanged, or a smaller index lists only the copied
 //! entries.
 
-use super::platforms::{counted, listed};
-use super::select::{Chooser, FoundManifest};
+use super::platforms::{Leaves, listed};
+use super::select::{Chooser, FoundManifest, MAX_DEPTH};
 use super::{ATTESTS, Platforms};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Manifest, Platform, media_type};
+use crate::message::counted;
 use crate::sink::Shape;
 use std::collections::HashSet;
 
@@ -29,6 +30,11 @@ impl Chooser<'_> {
     /// The images `chosen` of `top`, because the user selected them or the sink stores no others.
     pub(super) fn asked(&mut self, top: Manifest, chosen: Vec<Descriptor>) -> Result<Vec<Manifest>> {
         self.all_wanted(&top, &chosen)?;
+        if chosen.len() > 1
+            && let Some(all) = self.complete_with(&top, &chosen)?
+        {
+            return self.keep(top, &all);
+        }
         match self.options.sparse {
             Sparse::Keep => {
                 let rest = self.attestations(&top, &chosen)?;
@@ -56,7 +62,7 @@ impl Chooser<'_> {
         platform: &Platform,
     ) -> Result<Vec<Manifest>> {
         self.all_wanted(&top, &chosen)?;
-        let (label, entries) = (self.label, counted(top.children().len()));
+        let (label, entries) = (self.label, counted(top.children().len(), "entry"));
         match self.options.sparse {
             Sparse::Narrow => {
                 let rest = self.attestations(&top, &chosen)?;
@@ -111,7 +117,7 @@ impl Chooser<'_> {
             None => Error::not_found(format!(
                 "{}: none of {} is complete at the source (missing: {})",
                 self.label,
-                counted(top.children().len()),
+                counted(top.children().len(), "entry"),
                 listed(absent)
             )),
         })
@@ -123,7 +129,8 @@ impl Chooser<'_> {
             return Ok(());
         }
         let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
-        let rest = self.leaves(top)?.into_iter().filter(|leaf| !wanted.contains(&leaf.digest));
+        let Leaves { leaves, absent } = self.below(top)?;
+        let rest = leaves.into_iter().chain(absent).filter(|leaf| !wanted.contains(&leaf.digest));
         let rest: Vec<Descriptor> = rest.collect();
         match rest.is_empty() {
             true => Ok(()),
@@ -174,15 +181,28 @@ impl Chooser<'_> {
         Ok(tree)
     }
 
-    /// Keeps the index `original`, of which `tree` is a part, with the attestations that `tree` does not have.
+    /// All leaves below `top`, if they are `chosen` and their attestations.
+    fn complete_with(&mut self, top: &Manifest, chosen: &[Descriptor]) -> Result<Option<Vec<Descriptor>>> {
+        let all = [chosen, &self.attestations(top, chosen)?].concat();
+        let listed: HashSet<Digest> = all.iter().map(|entry| entry.digest).collect();
+        let Leaves { leaves, absent } = self.below(top)?;
+        let is_all = absent.is_empty() && leaves.iter().all(|leaf| listed.contains(&leaf.digest));
+        Ok((is_all && !matches!(self.capabilities.shape, Shape::One(_))).then_some(all))
+    }
+
+    /// Keeps the index `original`, of which `tree` is a part, with the attestations and indexes that `tree` does not have.
     pub(super) fn keep_original(&mut self, original: Manifest, tree: &[Manifest]) -> Result<()> {
         let here: HashSet<Digest> = tree.iter().map(Manifest::digest).collect();
         let is_here = |entry: &Descriptor| here.contains(&entry.digest);
         let images: Vec<Descriptor> = self.leaves(&original)?.into_iter().filter(is_here).collect();
-        for entry in self.attestations(&original, &images)?.iter().filter(|entry| !is_here(entry)) {
+        let attestations = self.attestations(&original, &images)?;
+        for entry in attestations.iter().filter(|entry| !is_here(entry)) {
             let attestation = self.fetch(entry)?;
-            self.attestations.push(attestation);
+            self.parts.push(attestation);
         }
+        let wanted = images.iter().chain(&attestations).map(|entry| entry.digest).collect();
+        let between = self.between(&original, wanted)?.into_iter();
+        self.parts.extend(between.filter(|index| !here.contains(&index.digest())));
         self.original = Some(original);
         Ok(())
     }
@@ -206,18 +226,42 @@ impl Chooser<'_> {
         }
         let wanted: HashSet<Digest> = chosen.iter().map(|entry| entry.digest).collect();
         let mut tree: Vec<Manifest> = chosen.iter().map(|entry| self.fetch(entry)).collect::<Result<_>>()?;
-        // Indexes between the root and the chosen images are copied too.
-        let is_index = |child: &&Descriptor| media_type::is_index(&child.media_type);
-        for between in top.children().iter().filter(is_index) {
-            if !self.has(&between.digest)? {
-                continue;
-            }
-            let index = self.fetch(between)?;
-            if index.children().iter().any(|child| wanted.contains(&child.digest)) {
-                tree.push(index);
-            }
-        }
+        tree.extend(self.between(&top, wanted)?);
         tree.push(top);
         Ok(tree)
     }
+
+    /// The indexes between `top` and the manifests `wanted`, children first.
+    fn between(&mut self, top: &Manifest, wanted: HashSet<Digest>) -> Result<Vec<Manifest>> {
+        let mut between = Between { wanted, opened: HashSet::new(), found: Vec::new() };
+        self.find_between(top, &mut between, 0)?;
+        Ok(between.found)
+    }
+
+    fn find_between(&mut self, top: &Manifest, between: &mut Between, depth: usize) -> Result<()> {
+        for child in top.children().iter().filter(|child| media_type::is_index(&child.media_type)) {
+            if depth >= MAX_DEPTH {
+                return Err(self.too_deep());
+            }
+            if !between.opened.insert(child.digest) {
+                continue;
+            }
+            let Some(index) = self.find(child)? else { continue };
+            self.find_between(&index, between, depth + 1)?;
+            if index.children().iter().any(|child| between.wanted.contains(&child.digest)) {
+                between.wanted.insert(index.digest());
+                between.found.push(index);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The search for the indexes between an index and manifests below it.
+struct Between {
+    /// The manifests, and the indexes that were found.
+    wanted: HashSet<Digest>,
+    /// Each index is read once.
+    opened: HashSet<Digest>,
+    found: Vec<Manifest>,
 }

@@ -12,8 +12,8 @@ mod cached;
 #[cfg(test)]
 mod tests;
 
-use crate::disk::shortened;
 use crate::error::{Error, Result};
+use crate::message::shortened;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsStr;

@@ -205,7 +205,7 @@ impl KeyboardInteractivePrompt for TerminalPrompt {
     fn prompt<'b>(&mut self, _user: &str, _instructions: &str, prompts: &[Prompt<'b>]) -> Vec<String> {
         let mut answers = Vec::new();
         for prompt in prompts.iter().take(8) {
-            let question = format!("{} asks: {}", self.host, crate::error::on_one_line(&prompt.text));
+            let question = format!("{} asks: {}", self.host, crate::message::on_one_line(&prompt.text));
             let answer = terminal::ask_secret(&question);
             self.no_terminal |= answer.is_none();
             let answer = answer.unwrap_or_default();

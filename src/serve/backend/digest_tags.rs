@@ -4,9 +4,9 @@
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Name, Reference, digest_tags, media_type};
 use crate::source::{Root, Store};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The maximum nesting of indexes.
+/// The maximum nesting of indexes, and the maximum number of steps from an image to what belongs to it.
 const MAX_DEPTH: usize = 8;
 /// The maximum number of tags that are added to the names of a store.
 const MAX_ADDED_TAGS: usize = 200_000;
@@ -46,13 +46,26 @@ pub(super) fn as_in_a_layout(store: &dyn Store, roots: Vec<Root>) -> Result<Vec<
     Ok(served)
 }
 
-/// Those of `tagged` that belong to `root`, to the index that it is a part of, or to a child of one of them.
+/// Those of `tagged` that belong to `root`, to the index that it is a part of, to a child of one of them, or to what
+/// belongs to these.
 fn belonging(store: &dyn Store, root: &Root, tagged: &HashMap<String, Descriptor>) -> Tagged {
-    let mut subjects = HashSet::new();
-    add_tree(store, &root.descriptor, 0, &mut subjects);
-    root.original.iter().for_each(|index| add_tree(store, index, 0, &mut subjects));
-    let tags = subjects.iter().flat_map(digest_tags);
-    tags.filter_map(|tag| tagged.get(&tag).map(|entry| (tag.clone(), entry.clone()))).collect()
+    let (mut subjects, mut found) = (HashSet::new(), BTreeMap::new());
+    let mut level: Vec<Descriptor> = root.original.iter().chain([&root.descriptor]).cloned().collect();
+    for _ in 0..=MAX_DEPTH {
+        let before = subjects.clone();
+        level.iter().for_each(|at| add_tree(store, at, 0, &mut subjects));
+        level.clear();
+        for subject in subjects.difference(&before) {
+            // A client that asks for a list that cannot be read gets the error.
+            level.extend(store.referrers(subject).map(|list| list.entries).unwrap_or_default());
+            for tag in digest_tags(subject) {
+                let Some(entry) = tagged.get(&tag) else { continue };
+                level.push(entry.clone());
+                found.insert(tag, entry.clone());
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// Adds `at` and, of an index, its children to `subjects`. What cannot be read has no children here: a client that asks for

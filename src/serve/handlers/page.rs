@@ -1,8 +1,9 @@
 //! `/`: an HTML page that lists the images and their pull commands. It has no scripts and no external resources, and
 //! escapes all text that comes from an image.
 
-use crate::error::{Result, printable};
+use crate::error::Result;
 use crate::image::{Config, Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
+use crate::message::printable;
 use crate::serve::backend::catalog::{Catalog, Repository, RepositoryRequest, Search, TagOrDigest};
 use crate::serve::http::errors::{ApiError, ErrorCode};
 use crate::serve::http::reply::{HandlerResult, add_header, blocking, text};

@@ -22,7 +22,7 @@
 //! Blobs are hard links into a pool next to the layouts: every tool can read a complete layout, and the link count
 //! shows when space is free. When a tag moves, its old manifest stays available by digest, but is unlisted (the list is
 //! limited to 8 MiB). `referrers` keeps the last list of an image's referrers under a tag, so that a signed image is
-//! signed while upstream does not respond.
+//! signed while upstream does not respond, and which of cosign's tags an image does not have.
 
 pub(super) mod cache;
 pub mod client_config;
@@ -107,6 +107,8 @@ pub(super) struct MirrorState {
     pub mismatches: Mutex<HashMap<Digest, usize>>,
     pub size_lookups: SingleFlight<ContentKey, Option<u64>>,
     pub manifest_lookups: SingleFlight<ContentKey, Option<Arc<Manifest>>>,
+    /// Held while what is known about a subject is changed.
+    pub known_lists: Mutex<()>,
     /// Limits simultaneous manifest requests, since manifests may be large and are parsed in memory.
     pub manifest_permits: Arc<Permits>,
     pub metrics: Arc<Metrics>,
@@ -145,6 +147,7 @@ impl MirrorBackend {
             mismatches: Mutex::default(),
             size_lookups: SingleFlight::default(),
             manifest_lookups: SingleFlight::default(),
+            known_lists: Mutex::default(),
             manifest_permits: Permits::new(MAX_MANIFEST_REQUESTS),
             metrics,
             watch,

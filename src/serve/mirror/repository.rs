@@ -14,6 +14,7 @@ use crate::serve::backend::upstream::spawn_reader;
 use crate::serve::backend::verified_reader::VerifiedReader;
 use crate::source::{Selector, Store};
 use crate::transport::registry::{MirroredStore, RepositoryStore};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,6 +73,17 @@ impl MirroredRepository {
         match self.upstream() {
             Some(upstream) => upstream.lookup_in_order(self.identity(), &self.repository_id.repository, lookup),
             None => Ok(None),
+        }
+    }
+
+    /// As [`Upstream::lookup_all`].
+    pub(super) fn lookup_all<T>(
+        &self,
+        lookup: impl Fn(&RepositoryStore) -> Result<T>,
+    ) -> Result<(Vec<T>, Option<Error>)> {
+        match self.upstream() {
+            Some(upstream) => upstream.lookup_all(self.identity(), &self.repository_id.repository, lookup),
+            None => Ok((Vec::new(), None)),
         }
     }
 
@@ -136,7 +148,7 @@ impl MirroredRepository {
     fn resolve(&self, tag: &str) -> Result<Option<(Digest, Freshness)>> {
         let (Some(name), Some(cache)) = (self.full_name(tag), self.cache()) else { return Ok(None) };
         if self.search == Search::Local {
-            return Ok(self.last_known(&name)?.map(|digest| (digest, Freshness::LastKnown)));
+            return Ok(self.last_known_target(tag, &name)?.map(|digest| (digest, Freshness::LastKnown)));
         }
         let resolved = self.lookup_upstream(|store| store.resolve_tag(tag)).and_then(|found| match found {
             Some(found) => self.manifest_at(&found.digest),
@@ -145,26 +157,32 @@ impl MirroredRepository {
         match resolved {
             Ok(Some(manifest)) => {
                 self.warn_on_error(cache.set_name(&name, &manifest));
+                self.remember_digest_tag(tag, true);
                 Ok(Some((manifest.digest(), Freshness::Current)))
             }
             // A list of referrers stays under its tag, which upstream does not need to have.
             Ok(None) if is_referrers_tag(tag) => Ok(None),
             Ok(None) => {
                 self.warn_on_error(cache.forget(&name));
+                self.remember_digest_tag(tag, false);
                 Ok(None)
             }
             Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
-            Err(error) => match self.last_known(&name)? {
-                Some(digest) => {
-                    add(&self.state.metrics.stale_tags, 1);
-                    self.state.watch.say(&format!(
-                        "{name}: cannot resolve the tag upstream; serving the last known digest: {error}"
-                    ));
-                    Ok(Some((digest, Freshness::LastKnown)))
-                }
-                None => Err(error),
-            },
+            Err(error) => self.resolve_without_upstream(tag, &name, error),
         }
+    }
+
+    /// The last known answer about `tag`, or `error` if there is none.
+    fn resolve_without_upstream(&self, tag: &str, name: &Name, error: Error) -> Result<Option<(Digest, Freshness)>> {
+        let known = self.last_known_target(tag, name)?;
+        let served = match known {
+            Some(_) => "serving the last known digest",
+            None if self.is_known_missing(tag)? => "it did not exist when upstream answered last",
+            None => return Err(error),
+        };
+        add(&self.state.metrics.stale_tags, 1);
+        self.state.watch.say(&format!("{name}: cannot resolve the tag upstream; {served}: {error}"));
+        Ok(known.map(|digest| (digest, Freshness::LastKnown)))
     }
 
     /// The last known digest of `name`, if its manifest is still stored.
@@ -257,13 +275,16 @@ impl Repository for MirroredRepository {
         if self.search == Search::Local {
             return known();
         }
-        match self.hide_errors(self.lookup_upstream(|store| store.names().map(Some))) {
-            Ok(names) => Ok(names.unwrap_or_default().iter().filter_map(Name::tag).collect()),
-            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) => Err(error),
-            Err(error) => match known()? {
-                tags if tags.is_empty() => Err(error),
-                tags => Ok(tags),
-            },
+        // A host may have an image without the tags that cosign made for it, so the list of one host is not complete.
+        let (lists, error) = self.lookup_all(|store| store.names())?;
+        let mut tags: BTreeSet<String> = lists.iter().flatten().filter_map(Name::tag).collect();
+        match error.map_or(Ok(()), |error| self.hide_errors(Err(error))) {
+            Err(error) if matches!(error.kind(), Kind::Denied | Kind::Interrupted) && tags.is_empty() => Err(error),
+            Err(error) => {
+                tags.extend(known()?);
+                if tags.is_empty() { Err(error) } else { Ok(tags.into_iter().collect()) }
+            }
+            Ok(()) => Ok(tags.into_iter().collect()),
         }
     }
 

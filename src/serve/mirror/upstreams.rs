@@ -146,6 +146,32 @@ impl Upstream {
         result
     }
 
+    /// The results of all hosts that have one, and the error of the registry itself if it has none. A host without the
+    /// repository has no result.
+    pub fn lookup_all<T>(
+        &self,
+        identity: Identity,
+        repository: &str,
+        lookup: impl Fn(&RepositoryStore) -> Result<T>,
+    ) -> Result<(Vec<T>, Option<Error>)> {
+        let _permit = self.lookup_permits.acquire(LOOKUP_TIMEOUT)?;
+        let (mut results, mut last_error) = (Vec::new(), None);
+        for (at, host) in self.hosts.iter().enumerate() {
+            let is_last = at + 1 == self.hosts.len();
+            if host.cooldown.is_active() && !is_last {
+                continue;
+            }
+            match lookup(&host.connections(identity).lookups.repository(repository)) {
+                Ok(result) => results.push(result),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) if is_last => last_error = Some(error),
+                Err(error) if error.kind() == Kind::Network => host.cooldown.start(),
+                Err(_) => {}
+            }
+        }
+        Ok((results, last_error))
+    }
+
     /// `repository` at every host that is not skipped, in order.
     pub fn sources(&self, identity: Identity, repository: &str) -> Vec<RepositoryStore> {
         let last = self.hosts.len().saturating_sub(1);

@@ -1,6 +1,7 @@
 //! The reason behind an error, for an image of which a part is missing or wrong: the engine removed it meanwhile, or it
 //! is damaged.
 
+use super::known::Blob;
 use super::{EngineDirectory, ImageAt, RebuiltStore};
 use crate::error::{Error, Kind};
 
@@ -42,5 +43,20 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             None if error.kind() == Kind::NotFound => Error::invalid(format!("image {image} is damaged: {error}")),
             None => error.at(format!("image {image}")),
         }
+    }
+
+    /// The error for `blob` whose bytes have another digest. [`LayerTar`](crate::tarsplit::LayerTar) compares each file of a
+    /// layer with its checksum in the tar-split.
+    pub(super) fn with_place(&self, blob: &Blob<D::Layer>, error: Error) -> Error {
+        let Some(layer) = &blob.layer else { return self.explained(&blob.image, None, error) };
+        let stored = match self.directory().layer(&blob.image, &layer.stored) {
+            Ok(stored) => stored,
+            Err(missing) => return self.explained(&blob.image, None, missing),
+        };
+        let place = format!(
+            "{}: its files have the checksums of its tar-split {}, which is damaged itself",
+            stored.label, stored.tar_split_path
+        );
+        self.explained(&blob.image, None, error.at(place))
     }
 }

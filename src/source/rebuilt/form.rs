@@ -6,6 +6,8 @@ use crate::image::Digest;
 
 /// The maximum number of layers of an image. docker's own limit is 127.
 pub(crate) const MAX_LAYERS: usize = 256;
+/// The maximum number of damaged entries of a record that a message names.
+const MAX_REASONS: usize = 3;
 
 /// A storage driver whose layers are directories of files. The others store layers as volumes or snapshots of their
 /// filesystems.
@@ -47,4 +49,13 @@ pub(crate) fn with_hint(error: Error, hint: &str) -> Error {
         Kind::Denied if !error.to_string().ends_with(hint) => Error::denied(format!("{error}; {hint}")),
         _ => error,
     }
+}
+
+/// The first of `reasons`, and the number of the others; `None` without any.
+pub(crate) fn some_reasons(reasons: &[String]) -> Option<String> {
+    let more = match reasons.len().saturating_sub(MAX_REASONS) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    (!reasons.is_empty()).then(|| reasons.iter().take(MAX_REASONS).cloned().collect::<Vec<_>>().join(", ") + &more)
 }

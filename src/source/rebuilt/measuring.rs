@@ -3,12 +3,11 @@
 use super::known::Layer;
 use super::{EngineDirectory, ImageAt};
 use crate::error::{Error, Result};
-use crate::image::Digest;
-use crate::tarsplit::{Measured, MeasuredLayers};
+use crate::image::{Digest, Hasher};
+use crate::parallel;
+use crate::tarsplit::MeasuredLayers;
 use std::num::NonZero;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, available_parallelism};
+use std::thread::available_parallelism;
 
 /// The maximum number of tar-splits that are measured at the same time.
 const MAX_MEASURING: usize = 4;
@@ -20,27 +19,17 @@ pub(super) fn measured<D: EngineDirectory>(
     image: &ImageAt,
     layers: Vec<(Digest, D::Layer)>,
 ) -> Result<Vec<Layer<D::Layer>>> {
-    let threads = available_parallelism().map_or(1, NonZero::get).min(MAX_MEASURING).min(layers.len());
-    let next = AtomicUsize::new(0);
-    let measured: Vec<OnceLock<Result<Measured>>> = layers.iter().map(|_| OnceLock::new()).collect();
-    let measure = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(slot), Some((_, stored))) = (measured.get(at), layers.get(at)) else { break };
-            let done = directory.layer(image, stored).and_then(|stored| sizes.of(stored));
-            slot.get_or_init(|| done);
+    let threads = available_parallelism().map_or(1, NonZero::get).min(MAX_MEASURING);
+    let measure = |(diff_id, stored): &(Digest, D::Layer)| {
+        let stored = directory.layer(image, stored)?;
+        let empty = Error::invalid(format!("{}: its tar-split {} is empty", stored.label, stored.tar_split_path));
+        let measured = sizes.of(stored)?;
+        match measured.bytes == 0 && *diff_id != Hasher::new(diff_id.algorithm()).finish() {
+            true => Err(empty),
+            false => Ok(measured),
         }
     };
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            // Without another thread, this one measures all.
-            let _ = thread::Builder::new().spawn_scoped(scope, measure);
-        }
-        measure();
-    });
-    let layer = |((diff_id, stored), slot): ((Digest, D::Layer), OnceLock<Result<Measured>>)| {
-        let measured = slot.into_inner().unwrap_or_else(|| Err(Error::failed("a thread panicked")))?;
-        Ok(Layer { diff_id, stored, measured })
-    };
-    layers.into_iter().zip(measured).map(layer).collect()
+    let measured = parallel::try_map(&layers, threads, measure)?;
+    let layer = |((diff_id, stored), measured)| Layer { diff_id, stored, measured };
+    Ok(layers.into_iter().zip(measured).map(layer).collect())
 }

@@ -8,6 +8,7 @@
 //! then configs, then layers. Where something is missing or wrong, [`EngineDirectory::change_of`] reads the names
 //! again: they tell whether the image was removed meanwhile or is damaged.
 
+mod contested;
 mod explanation;
 mod form;
 mod id_prefix;
@@ -23,14 +24,14 @@ use crate::source::Root;
 use crate::tarsplit::StoredLayer;
 
 pub use explanation::Change;
-pub(crate) use form::{Form, MAX_LAYERS, missing_part, with_hint};
+pub(crate) use form::{Form, MAX_LAYERS, missing_part, some_reasons, with_hint};
 pub(crate) use id_prefix::IdPrefix;
 pub use store::RebuiltStore;
 
 /// An image in one of the directory's parts, and the name by which it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageAt {
-    /// The position of the part that has it: of the engine's storage driver.
+    /// The position of the part that has it: of the engine's storage driver. The one in use is the first.
     pub driver: usize,
     /// The ID by which the engine knows it.
     pub id: Digest,
@@ -81,6 +82,9 @@ pub trait EngineDirectory: Send + Sync {
     /// The directory in messages: `docker's directory /var/lib/docker`.
     fn label(&self) -> &str;
 
+    /// The name of the storage driver that has `image`.
+    fn driver_name(&self, image: &ImageAt) -> &'static str;
+
     /// Where messages go.
     fn watch(&self) -> &dyn Watch;
 
@@ -92,6 +96,11 @@ pub trait EngineDirectory: Send + Sync {
     /// # Errors
     /// - `Invalid`: the records are damaged.
     fn named(&self) -> Result<Vec<ImageAt>>;
+
+    /// The sentence about records of names that are damaged and passed over by [`EngineDirectory::named`].
+    fn names_damage(&self) -> Option<String> {
+        None
+    }
 
     /// The images without a name that the engine lists.
     ///
@@ -120,6 +129,11 @@ pub trait EngineDirectory: Send + Sync {
     /// # Errors
     /// As [`EngineDirectory::named`].
     fn with_manifest(&self, digest: &Digest, repository: Option<&Reference>) -> Result<Option<ImageAt>>;
+
+    /// The names with a digest of `image`: the manifests by which it was pulled.
+    fn pulled_as(&self, _image: &ImageAt) -> Vec<Reference> {
+        Vec::new()
+    }
 
     /// The name that the engine tries first for the name `text`, where the engine has such a rule.
     fn local_name(&self, _text: &str) -> Option<String> {

@@ -1,5 +1,6 @@
 //! An image by what users of an engine type: a name, an image ID, the start of an ID, `NAME@DIGEST`.
 
+use super::contested::ByName;
 use super::{EngineDirectory, IdPrefix, ImageAt, RebuiltStore};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Name, Reference};
@@ -9,17 +10,22 @@ use std::str::FromStr;
 impl<D: EngineDirectory> RebuiltStore<D> {
     /// The image that `selector` selects.
     pub(super) fn find_image(&self, selector: &Selector) -> Result<ImageAt> {
-        let named = self.directory().named()?;
+        let ByName { named, others } = self.by_name()?;
         let local = self.local(selector, &named);
         let selector = local.as_ref().unwrap_or(selector);
         let found = match selector {
             Selector::Digest(digest) => self.by_digest(digest)?,
             Selector::Name(text) => match Reference::from_str(text) {
-                Ok(Reference { digest: Some(digest), .. }) => Some(self.by_manifest(text, &digest, &named)?),
+                Ok(Reference { digest: Some(digest), .. }) => Some(self.by_manifest(text, &digest, &named, &others)?),
                 _ => self.by_id_unless_named(text, &named)?,
             },
         };
-        found.map_or_else(|| self.among(selector, &named), Ok)
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        let found = self.among(selector, &named)?;
+        others.iter().filter(|other| other.name == found.name).for_each(|other| self.tell_contested(other));
+        Ok(found)
     }
 
     /// The one of `named` that `selector` selects. Where none does, the message lists all images.
@@ -35,7 +41,14 @@ impl<D: EngineDirectory> RebuiltStore<D> {
             Err(error) if error.kind() == Kind::NotFound => choose(&self.directory().listed()?),
             chosen => chosen,
         };
-        chosen.map_err(|error| error.at(self.directory().label()))
+        chosen
+            .map_err(|error| match self.directory().names_damage() {
+                Some(damage) if error.kind() == Kind::NotFound => {
+                    Error::invalid(format!("{error}, of what can be read: {damage}"))
+                }
+                _ => error,
+            })
+            .map_err(|error| error.at(self.directory().label()))
     }
 
     /// The engine's own name for a name that is not complete, if an image has it.
@@ -79,19 +92,40 @@ impl<D: EngineDirectory> RebuiltStore<D> {
         Ok(None)
     }
 
-    /// An image by `NAME@DIGEST`, where the engine recorded the manifest DIGEST.
-    fn by_manifest(&self, text: &str, digest: &Digest, named: &[ImageAt]) -> Result<ImageAt> {
+    /// An image by `NAME@DIGEST`, where DIGEST is a manifest that the engine recorded, the image ID, or the manifest that the
+    /// image gets here.
+    fn by_manifest(&self, text: &str, digest: &Digest, named: &[ImageAt], others: &[ImageAt]) -> Result<ImageAt> {
         let asked = Reference::from_str(text)?;
-        let Some(image) = self.directory().with_manifest(digest, Some(&asked))? else {
-            return Err(Error::not_found(format!(
-                "{}: image {text} was not found; no manifest with this digest is recorded under this name; select the \
-                 image by its tag or ID",
-                self.directory().label()
-            )));
-        };
         let tagged = Name::from(&Reference { digest: None, ..asked.clone() });
-        let same = |other: &ImageAt| other.id == image.id && other.name.as_ref() == Some(&tagged);
-        let has_tag = asked.tag.is_some() && named.iter().any(same);
-        Ok(ImageAt { name: has_tag.then_some(tagged), ..image })
+        if let Some(image) = self.directory().with_manifest(digest, Some(&asked))? {
+            let same = |other: &ImageAt| other.id == image.id && other.name.as_ref() == Some(&tagged);
+            let has_tag = asked.tag.is_some() && named.iter().any(same);
+            return Ok(ImageAt { name: has_tag.then_some(tagged), ..image });
+        }
+        for image in named.iter().chain(others).filter(|image| image.name.as_ref() == Some(&tagged)) {
+            if image.id == *digest || self.manifest_of(image).is_ok_and(|made| made.manifest.digest() == *digest) {
+                return Ok(image.clone());
+            }
+        }
+        Err(Error::not_found(format!(
+            "{}: image {text} was not found; no manifest with this digest is recorded under this name; select the image by \
+             its tag or ID",
+            self.directory().label()
+        )))
+    }
+
+    /// The name with a digest of an image without another name, where `manifest` has that digest. Of another one the user is
+    /// told that the image loses it.
+    pub(super) fn name_by_digest(&self, image: &ImageAt, manifest: &Digest) -> Option<Name> {
+        let pulled = self.directory().pulled_as(image);
+        let kept = pulled.iter().find(|reference| reference.digest == Some(*manifest));
+        if let (None, Some(lost)) = (kept, pulled.first()) {
+            self.directory().watch().say(&format!(
+                "image {} was pulled as {lost}, but that manifest is not stored; the image gets a new one, and does not get \
+                 this name",
+                image.id
+            ));
+        }
+        kept.map(Name::from)
     }
 }

@@ -1,5 +1,6 @@
 //! The store over an engine's directory.
 
+use super::contested::ByName;
 use super::explanation::is_explained;
 use super::known::{Blob, Known, Layer};
 use super::{Contents, EngineDirectory, ImageAt, measuring};
@@ -47,13 +48,25 @@ impl<D: EngineDirectory> RebuiltStore<D> {
     /// The name of each image, and the ID of each image without one. No layer is read. Of images that cannot be read the
     /// user is told why.
     pub(crate) fn names_and_ids(&self) -> Result<Vec<Name>> {
-        let images = self.readable()?.into_iter();
+        let images = self.readable(self.by_name()?.for_list())?.into_iter();
         images.map(|image| image.name.map_or_else(|| Name::new(image.id.to_string()), Ok)).collect()
     }
 
-    /// The listed images without those that cannot be read, of which the user is told why.
-    fn readable(&self) -> Result<Vec<ImageAt>> {
-        let mut images = self.directory.listed()?;
+    /// All images: those by their names, those of other drivers with the same names, those without names.
+    fn all(&self) -> Result<Vec<ImageAt>> {
+        let ByName { mut named, others } = self.by_name()?;
+        others.iter().for_each(|other| self.tell_contested(other));
+        named.extend(others.into_iter().map(|other| ImageAt { name: None, ..other }));
+        self.readable(named)
+    }
+
+    /// `named` and the images without names, without those that cannot be read, of which the user is told why.
+    fn readable(&self, named: Vec<ImageAt>) -> Result<Vec<ImageAt>> {
+        if let Some(damage) = self.directory.names_damage() {
+            self.directory.watch().say(&format!("{damage}; this is passed over"));
+        }
+        let mut images = named;
+        images.extend(self.directory.unnamed()?);
         images.retain(|image| match self.directory.unreadable(image) {
             Some(reason) => {
                 self.directory.watch().say(&format!("{reason}; it is skipped"));
@@ -188,7 +201,7 @@ fn sizes_agree<L>(manifest: &Manifest, blobs: &[Blob<L>]) -> Result<()> {
 impl<D: EngineDirectory> Store for RebuiltStore<D> {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let images = match selectors.is_empty() {
-            true => self.readable()?,
+            true => self.all()?,
             false => selectors.iter().map(|selector| self.find_image(selector)).collect::<Result<Vec<_>>>()?,
         };
         let with_manifest = |image: ImageAt| {
@@ -201,7 +214,11 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
         }
         let (count, mut roots, mut broken) = (images.len(), Vec::new(), Vec::new());
         for image in images {
-            match with_manifest(image) {
+            match with_manifest(image.clone()) {
+                Ok(root) if root.name.is_none() => {
+                    let name = self.name_by_digest(&image, &root.descriptor.digest);
+                    roots.push(Root { name, ..root });
+                }
                 Ok(root) => roots.push(root),
                 Err(error) => broken.push(error),
             }
@@ -218,6 +235,11 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
     }
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
+        if let Some(manifest) = self.known().manifests.get(&blob.digest) {
+            let mut bytes = Cursor::new(manifest.bytes.clone());
+            bytes.set_position(from);
+            return Ok(Box::new(bytes));
+        }
         let places = self.known().blobs.get(&blob.digest).cloned().unwrap_or_default();
         let mut first = None;
         for place in &places {
@@ -239,6 +261,14 @@ impl<D: EngineDirectory> Store for RebuiltStore<D> {
 
     fn names(&self) -> Result<Vec<Name>> {
         Ok(self.directory.listed()?.into_iter().filter_map(|image| image.name).collect())
+    }
+
+    fn located(&self, blob: &Descriptor, error: Error) -> Error {
+        let places = self.known().blobs.get(&blob.digest).cloned().unwrap_or_default();
+        match places.first() {
+            Some(place) => self.with_place(place, error),
+            None => error,
+        }
     }
 
     fn profile(&self) -> Profile {

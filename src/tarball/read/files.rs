@@ -6,19 +6,15 @@ use super::diff_id::DiffIdHasher;
 use super::table::{EntryTable, Extent};
 use crate::error::{Error, Result};
 use crate::image::{Coding, Digest, Hasher};
+use crate::parallel;
 use crate::progress::{Event, Watch};
 use crate::tarball::manifest_json::blob_digest;
 use crate::tarball::tar::path::shown;
 use crate::tarball::tar::read_at::{ReadAt, SpanReader};
-use std::{
-    collections::HashMap,
-    io::Read,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 /// The buffer for hashing a layer.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -76,23 +72,13 @@ impl<B: ReadAt> ArchiveFiles<B> {
                 work.push((extent, name, coding));
             }
         }
-        let next = AtomicUsize::new(0);
-        let worker = || -> Result<()> {
-            while let Some((extent, name, coding)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let hashed = self.hash(name, *extent, *coding)?;
-                self.hashed().insert(*extent, hashed);
-            }
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        parallel::try_map(&work, threads, |(extent, name, coding)| {
+            let hashed = self.hash(name, *extent, *coding)?;
+            self.hashed().insert(*extent, hashed);
             Ok(())
-        };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(work.len());
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
-            let mut done = worker();
-            for other in others {
-                done = done.and(other.join().map_err(|_| Error::failed("a hashing thread panicked"))?);
-            }
-            done
-        })
+        })?;
+        Ok(())
     }
 
     fn coding(&self, name: &str, extent: Extent) -> Result<Coding> {

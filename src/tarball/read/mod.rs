@@ -1,5 +1,6 @@
 //! Reads images from archives, seekable or streamed.
 
+pub(super) mod again;
 pub(super) mod contents;
 pub(super) mod diff_id;
 pub(super) mod documents;

@@ -32,6 +32,9 @@ pub(crate) struct Steps {
     current: Option<CurrentLayer>,
     /// Whether layers are stored under their digests; `None` before the first layer.
     pub digests_known: Option<bool>,
+    /// Whether the first entry is `oci-layout`.
+    pub begins_with_layout: bool,
+    is_begun: bool,
     skipped_bytes: u64,
     pub ended: bool,
 }
@@ -52,7 +55,16 @@ pub(crate) enum Step {
 impl Steps {
     pub fn new(tar: Box<dyn Read + Send>) -> Steps {
         let (walk, held) = (TarReader::new(Pipe(tar)), StreamContents::default());
-        Steps { walk, held, current: None, digests_known: None, skipped_bytes: 0, ended: false }
+        Steps {
+            walk,
+            held,
+            current: None,
+            digests_known: None,
+            begins_with_layout: false,
+            is_begun: false,
+            skipped_bytes: 0,
+            ended: false,
+        }
     }
 
     /// The next entry; the unread rest of a layer is skipped.
@@ -67,6 +79,7 @@ impl Steps {
             self.walk.input().drain(MAX_TRAILER_BYTES)?;
             return Ok(Step::End);
         };
+        self.begins_with_layout |= !std::mem::replace(&mut self.is_begun, true) && entry.name == LAYOUT;
         self.held.backslashes |= entry.name.contains('\\');
         if entry.kind != EntryKind::File {
             self.held.insert_link(&entry);

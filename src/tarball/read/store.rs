@@ -179,7 +179,7 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             None => Ok(root),
         };
         let roots = selected.into_iter().map(with_manifest).collect::<Result<Vec<Root>>>()?;
-        Ok(self.attached.with_originals(self, roots))
+        Ok(self.attached.with_originals(roots))
     }
 
     fn names(&self) -> Result<Vec<Name>> {
@@ -209,6 +209,10 @@ impl<B: ReadAt> Store for ArchiveStore<B> {
             )));
         }
         Ok(Box::new(self.files.open(Extent { at: extent.at + from, size: extent.size - from })))
+    }
+
+    fn file_of(&self, _digest: &Digest) -> Option<String> {
+        Some(self.label.clone())
     }
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {

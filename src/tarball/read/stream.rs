@@ -1,6 +1,7 @@
 //! An archive that is read once (standard input, a compressed file). Small documents are stored, and layers are returned
 //! as blobs. The lists of images are used only after the end of the archive.
 
+use super::again::{ArchiveFile, LayersAgain};
 use super::images::agreed_images;
 use super::steps::{Step, Steps};
 use super::summary::StreamSummary;
@@ -23,6 +24,7 @@ pub struct ArchiveStream {
     /// Whether `digests_known` reached a layer that `next_blob` has not returned yet.
     waiting: bool,
     expected_diff_ids: Vec<Vec<Digest>>,
+    file: Option<ArchiveFile>,
 }
 
 /// A blob of a stream.
@@ -35,12 +37,32 @@ impl ArchiveStream {
     /// Opens the archive in `tar`, which is not compressed. `label` is its name in messages.
     pub fn new(tar: Box<dyn Read + Send>, label: &str) -> ArchiveStream {
         let (steps, label) = (Steps::new(tar), label.to_owned());
-        ArchiveStream { steps, label, early: Vec::new(), waiting: false, expected_diff_ids: Vec::new() }
+        ArchiveStream { steps, label, early: Vec::new(), waiting: false, expected_diff_ids: Vec::new(), file: None }
     }
 
     /// Sets the diff IDs that the writer of the archive announced (see [`ArchiveStream::expected_diff_ids`]).
     pub fn expecting(self, expected_diff_ids: Vec<Vec<Digest>>) -> ArchiveStream {
         ArchiveStream { expected_diff_ids, ..self }
+    }
+
+    /// Sets the file that the archive is read from.
+    pub fn of_file(self, file: Option<ArchiveFile>) -> ArchiveStream {
+        ArchiveStream { file, ..self }
+    }
+
+    /// The same archive from its start; `None` if it is not a file.
+    ///
+    /// # Errors
+    /// Those of the decompressor.
+    pub fn again(&self) -> Result<Option<ArchiveStream>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        Ok(Some(ArchiveStream::new(file.tar()?, &self.label).of_file(Some(file.clone()))))
+    }
+
+    /// Whether the first entry is `oci-layout`. Engines write it behind the blobs, and every blob of theirs that is a tar
+    /// is a layer of an image; imgmv writes it first, and its archives may have artifacts.
+    pub fn begins_with_layout(&self) -> bool {
+        self.steps.begins_with_layout
     }
 
     /// Returns the diff IDs of each image, lowest layer first; empty if the source did not announce them.
@@ -92,6 +114,9 @@ impl ArchiveStream {
     pub fn finish(mut self) -> Result<StreamSummary> {
         while !matches!(self.steps.step().map_err(|e| e.at(&self.label))?, Step::End) {}
         let (_, mut tail) = agreed_images(&self.steps.held, &self.label).map_err(|e| e.at(&self.label))?;
+        tail.streamed = self.steps.held.layers.values().map(|layer| layer.digest).collect();
+        let entries = self.steps.held.layers.iter().map(|(name, layer)| (layer.digest, name.clone())).collect();
+        tail.layers = self.file.map(|file| LayersAgain { file, label: self.label, entries });
         tail.documents.extend(self.steps.held.into_blobs());
         Ok(tail)
     }

@@ -1,5 +1,6 @@
 //! The content of a stream that was read to its end, without its layers.
 
+use super::again::LayersAgain;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, media_type};
 use crate::source::{Profile, ReferrerList, Root, Selector, Store, select, with_unlisted};
@@ -16,6 +17,10 @@ pub struct StreamSummary {
     /// Manifests, indexes and configs (small JSON documents), which are not among the blobs of `next_blob`.
     pub documents: HashMap<Digest, Vec<u8>>,
     pub(crate) attached: AttachedTable,
+    /// The other blobs.
+    pub streamed: HashSet<Digest>,
+    /// The layers of an archive in a file.
+    pub(crate) layers: Option<LayersAgain>,
     /// [`Profile::empty_message`] for this archive.
     pub empty_message: String,
 }
@@ -27,19 +32,27 @@ impl StreamSummary {
     }
 }
 
-/// A stream that was read to its end, as a store of its documents. Its layers cannot be opened.
+/// A stream that was read to its end, as a store of its documents. Its layers can be opened only if it is a
+/// file, which is then read from its start.
 pub struct StreamedStore {
     /// The documents of the stream.
     pub summary: StreamSummary,
-    /// The blobs that were streamed. `None`: they were not recorded, and every listed blob counts as present.
-    pub blobs: Option<HashSet<Digest>>,
+    /// The blobs that were streamed and belong to the images.
+    pub blobs: HashSet<Digest>,
+}
+
+impl StreamedStore {
+    /// The images of `summary` with all blobs of the stream.
+    pub fn of_all(summary: StreamSummary) -> StreamedStore {
+        StreamedStore { blobs: summary.streamed.clone(), summary }
+    }
 }
 
 impl Store for StreamedStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let roots = self.summary.roots.clone();
         let known = with_unlisted(roots, selectors, |digest| Ok(self.summary.documents.get(digest).cloned()))?;
-        Ok(self.summary.attached.with_originals(self, select(&known, selectors)?))
+        Ok(self.summary.attached.with_originals(select(&known, selectors)?))
     }
 
     fn manifest(&self, at: &Descriptor) -> Result<Vec<u8>> {
@@ -49,8 +62,13 @@ impl Store for StreamedStore {
 
     fn open(&self, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + Send + '_>> {
         let Some(bytes) = self.summary.documents.get(&blob.digest) else {
-            if self.blobs.as_ref().is_some_and(|blobs| !blobs.contains(&blob.digest)) {
+            if !self.blobs.contains(&blob.digest) {
                 return Err(Error::not_found(format!("the archive does not have blob {}", blob.digest)));
+            }
+            if let Some(layers) = &self.summary.layers
+                && let Some(bytes) = layers.open(blob, from)?
+            {
+                return Ok(bytes);
             }
             return Err(Error::usage(format!(
                 "blob {}: already streamed and cannot be read again; save the archive to a file first",
@@ -62,7 +80,7 @@ impl Store for StreamedStore {
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let document = self.summary.documents.get(digest).map(|bytes| bytes.len() as u64);
-        let streamed = self.blobs.as_ref().is_some_and(|blobs| blobs.contains(digest)).then_some(0);
+        let streamed = self.blobs.contains(digest).then_some(0);
         Ok(document.or(streamed).map(|size| Descriptor::new(media_type::OCTETS, *digest, size)))
     }
 
@@ -75,7 +93,7 @@ impl Store for StreamedStore {
     }
 
     fn profile(&self) -> Profile {
-        let (is_sparse, empty_message) = (self.blobs.is_some(), self.summary.empty_message.clone());
-        Profile { is_sparse, empty_message, ..Profile::default() }
+        let empty_message = self.summary.empty_message.clone();
+        Profile { is_sparse: true, empty_message, ..Profile::default() }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::fanout;
 use crate::fanout::FanoutLimits;
 use crate::image::Digest;
-use crate::tarball::ArchiveStream;
+use crate::tarball::{ArchiveFile, ArchiveStream};
 use std::io::Read;
 
 /// A streamed archive of which nothing was read yet.
@@ -16,11 +16,13 @@ pub struct UnopenedArchive {
     pub label: String,
     /// Each image's layers, where that is known beforehand ([`ArchiveStream::expected_diff_ids`]).
     pub expected_diff_ids: Vec<Vec<Digest>>,
+    /// The same archive, where it is a file and can be read again.
+    pub file: Option<ArchiveFile>,
 }
 
 impl UnopenedArchive {
     pub fn stream(self) -> ArchiveStream {
-        ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids)
+        ArchiveStream::new(self.bytes, &self.label).expecting(self.expected_diff_ids).of_file(self.file)
     }
 
     /// Splits the archive into `readers` equal streams, which must be read in parallel.
@@ -30,6 +32,7 @@ impl UnopenedArchive {
             bytes,
             label: self.label.clone(),
             expected_diff_ids: self.expected_diff_ids.clone(),
+            file: self.file.clone(),
         };
         Ok(ends.into_iter().map(|end| archive(Box::new(end))).collect())
     }

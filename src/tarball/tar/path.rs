@@ -1,6 +1,7 @@
 //! Names of entries: untrusted until cleaned here. They are used as keys only and never become file system paths.
 
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Result};
+use crate::message::printable;
 
 /// The maximum length of a name.
 pub(crate) const MAX_NAME_BYTES: usize = 4096;

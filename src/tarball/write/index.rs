@@ -123,9 +123,14 @@ impl ImageLists {
         (!entries.is_empty()).then(|| LayoutIndex::of(&entries))
     }
 
-    /// The indexes in the archive that images of the archive are a part of.
+    /// The indexes in the archive that images of the archive are a part of, and the indexes below them.
     fn originals(&self) -> Vec<Descriptor> {
-        let named: BTreeSet<&Digest> = self.names.values().flatten().collect();
+        let mut named: BTreeSet<&Digest> = self.names.values().flatten().collect();
+        let mut next: Vec<&Digest> = named.iter().copied().collect();
+        while let Some(above) = next.pop().and_then(|digest| self.manifests.get(digest)) {
+            let indexes = above.children.iter().filter(|child| media_type::is_index(&child.media_type));
+            next.extend(indexes.map(|child| &child.digest).filter(|child| named.insert(child)));
+        }
         named.into_iter().filter_map(|digest| Some(self.manifests.get(digest)?.descriptor.clone())).collect()
     }
 

@@ -101,6 +101,7 @@ fn the_size_of_a_layer_is_that_of_its_own_tar_split() {
     let stored = |split: &std::fs::File| StoredLayer {
         label: LABEL.to_owned(),
         recorded: Recorded::Unknown,
+        tar_split_path: String::new(),
         tar_split: split.try_clone().unwrap(),
         files: Rooted::open(layer.dir.path(), Resolution::Kernel).unwrap(),
     };

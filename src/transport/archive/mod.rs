@@ -12,7 +12,7 @@ use crate::image::Name;
 use crate::progress::Watch;
 use crate::source::{Root, Selector};
 use crate::tarball;
-use crate::tarball::{ArchiveCompression, ArchiveStore, Section, UnopenedArchive};
+use crate::tarball::{ArchiveCompression, ArchiveFile, ArchiveStore, Section, UnopenedArchive};
 use std::{
     fs::{self, File},
     io::{self, Cursor, Read, Seek},
@@ -88,9 +88,19 @@ fn from_file(mut file: File, label: &str, watch: Arc<dyn Watch>) -> Result<Found
         let section = Section::new(file, from).map_err(reading)?;
         return Ok(Found::Store(Arc::new(ArchiveStore::open(section, label, watch)?)));
     }
+    let again = match kind.is_file() {
+        true => Some(Section::new(file.try_clone().map_err(reading)?, from).map_err(reading)?),
+        false => None,
+    };
+    let again = again.map(|section| ArchiveFile::new(section, compression));
     let whole = Cursor::new(head).chain(file);
     let bytes = compression.decompress(Box::new(whole))?;
-    Ok(Found::UnopenedArchive(UnopenedArchive { bytes, label: label.to_owned(), expected_diff_ids: Vec::new() }))
+    Ok(Found::UnopenedArchive(UnopenedArchive {
+        bytes,
+        label: label.to_owned(),
+        expected_diff_ids: Vec::new(),
+        file: again,
+    }))
 }
 
 /// Adds `names` to the image of the archive at `path` that `selector` selects (`None`: the only one). A new archive

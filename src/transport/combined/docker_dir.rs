@@ -2,8 +2,8 @@
 //! dockerd starts for itself; after the feature was switched, in both.
 
 use crate::disk::rooted::Resolution;
-use crate::disk::some_of;
-use crate::image::{Descriptor, Name};
+use crate::image::{Descriptor, Name, Reference};
+use crate::message::some_of;
 use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::source::rebuilt::IdPrefix;
@@ -23,7 +23,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The shortest time between two checks of the names of a running docker.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -107,6 +107,9 @@ struct Stores {
     containerds: Vec<ContainerdStore>,
     /// The files that change with the names of images.
     watched: Vec<PathBuf>,
+    /// There are graph drivers, and the names in a containerd changed after theirs.
+    used_containerd_last: bool,
+    watch: Arc<dyn Watch>,
 }
 
 impl Stores {
@@ -121,6 +124,7 @@ impl Stores {
         }
         let (mut containerds, mut others) = (Vec::new(), Vec::new());
         let mut watched = roots.names_files();
+        let names_files = watched.len();
         for directory in &roots.containerds {
             watched.push(directory.join("io.containerd.metadata.v1.bolt/meta.db"));
             match MobyStores::open(directory) {
@@ -144,19 +148,30 @@ impl Stores {
         }
         let graph = (!roots.drivers.is_empty())
             .then(|| DockerDirStore::new(DockerDir::new(roots, watch.clone()), measured.clone()));
-        Ok(Stores { graph, containerds, watched })
+        let (of_graph, of_containerds) = watched.split_at(names_files.min(watched.len()));
+        let used_containerd_last =
+            graph.is_some() && !containerds.is_empty() && newest(of_containerds) > newest(of_graph);
+        Ok(Stores { graph, containerds, watched, used_containerd_last, watch: watch.clone() })
     }
 
-    /// All of them as one store.
+    /// All of them as one store. The one that docker used last is the first.
     fn together(self) -> Arc<dyn Store> {
         let graph = self.graph.map(|store| Arc::new(store) as Arc<dyn Store>);
         let containerds = self.containerds.into_iter().map(|store| Arc::new(MobyStore(store)) as Arc<dyn Store>);
         let mut stores: Vec<Arc<dyn Store>> = graph.into_iter().chain(containerds).collect();
+        if self.used_containerd_last {
+            stores.rotate_left(1);
+        }
         match stores.len() {
             1 => stores.remove(0),
-            _ => Arc::new(Several::new(stores)),
+            _ => Arc::new(Several::new(stores, self.watch)),
         }
     }
+}
+
+/// The time of the last change of `files`; `None` if none exists.
+fn newest<'p>(files: impl IntoIterator<Item = &'p PathBuf>) -> Option<SystemTime> {
+    files.into_iter().filter_map(|file| file.symlink_metadata().ok()?.modified().ok()).max()
 }
 
 /// The stores of one containerd that docker uses.
@@ -210,12 +225,23 @@ impl MobyStore {
     }
 }
 
+impl MobyStore {
+    /// The digest in `NAME@DIGEST`, where an image has both.
+    fn by_name_and_digest(&self, text: &str) -> Option<Digest> {
+        let asked = text.parse::<Reference>().ok()?;
+        let digest = asked.digest?;
+        let name = Name::from(&Reference { digest: None, ..asked });
+        let named = self.0.roots(&[Selector::Name(name.to_string())]).ok()?;
+        named.iter().any(|root| root.descriptor.digest == digest).then_some(digest)
+    }
+}
+
 impl Store for MobyStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let mut translated = Vec::with_capacity(selectors.len());
         for selector in selectors {
             let id = match selector {
-                Selector::Name(text) => self.by_id(text)?,
+                Selector::Name(text) => self.by_id(text)?.or_else(|| self.by_name_and_digest(text)),
                 Selector::Digest(_) => None,
             };
             translated.push(id.map_or_else(|| selector.clone(), Selector::Digest));
@@ -237,6 +263,10 @@ impl Store for MobyStore {
 
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.0.find(digest)
+    }
+
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        self.0.file_of(digest)
     }
 
     fn names(&self) -> Result<Vec<Name>> {

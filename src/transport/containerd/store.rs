@@ -113,6 +113,11 @@ impl Store for ContainerdStore {
         Ok(Box::new(BlobAt { file, at: from }))
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        let blobs = inside(self.content.as_ref()?, digest.algorithm().name()).ok().flatten()?;
+        Some(blobs.display(&digest.hex()))
+    }
+
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let Some(file) = self.keep_open(digest)? else { return Ok(None) };
         let size = file.metadata().map_err(|e| Error::reading(format!("blob {digest}"), e))?.len();

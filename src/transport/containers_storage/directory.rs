@@ -6,9 +6,9 @@ use super::records::ImageRecord;
 use super::root::{self, Storage};
 use super::{documents, layers, listing};
 use crate::disk::rooted::Resolution;
-use crate::disk::some_of;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Name, Reference};
+use crate::message::some_of;
 use crate::progress::Watch;
 use crate::source::rebuilt::{Change, Contents, EngineDirectory, ImageAt, RebuiltStore};
 use crate::tarsplit::{MeasuredLayers, StoredLayer};
@@ -133,6 +133,10 @@ impl EngineDirectory for ContainersStorage {
         &self.label
     }
 
+    fn driver_name(&self, image: &ImageAt) -> &'static str {
+        self.driver(image).map_or("", Driver::name)
+    }
+
     fn watch(&self) -> &dyn Watch {
         &*self.watch
     }
@@ -154,6 +158,15 @@ impl EngineDirectory for ContainersStorage {
         }
         named.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(named)
+    }
+
+    fn names_damage(&self) -> Option<String> {
+        let damage = |driver: &Driver| {
+            let why = driver.images().ok()?.damage.clone()?;
+            Some(format!("{}: {why}", driver.root().display(driver.images_path())))
+        };
+        let damage: Vec<String> = self.drivers.iter().filter_map(damage).collect();
+        (!damage.is_empty()).then(|| damage.join("; "))
     }
 
     fn unnamed(&self) -> Result<Vec<ImageAt>> {
@@ -197,6 +210,11 @@ impl EngineDirectory for ContainersStorage {
         Ok(None)
     }
 
+    fn pulled_as(&self, image: &ImageAt) -> Vec<Reference> {
+        let names = self.record(image).ok().flatten().map(|record| record.names).unwrap_or_default();
+        names.into_iter().filter(|name| name.digest.is_some()).collect()
+    }
+
     /// podman looks first for a local image, where a name has no registry.
     fn local_name(&self, text: &str) -> Option<String> {
         Some(format!("localhost/{text}"))
@@ -207,8 +225,8 @@ impl EngineDirectory for ContainersStorage {
         let label = image.label();
         if record.is_list {
             return Some(format!(
-                "{label} is a manifest list, of whose images the storage has no compressed layers; copy these images by \
-                 their own names"
+                "{label} is a manifest list, whose images podman stores separately and not as the list names them; copy these \
+                 images by their own names"
             ));
         }
         let layer = layers::composefs_layer(&self.places(image).ok()?, &record).ok()??;

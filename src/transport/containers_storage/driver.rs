@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The supported storage drivers.
 pub(super) const FORMS: [Form; 2] = [Form::new("overlay", "overlay/", "/diff"), Form::new("vfs", "vfs/dir/", "")];
@@ -43,6 +44,11 @@ impl Driver {
     /// The path of `images.json`, which changes with the names of images.
     pub fn names_file(&self) -> PathBuf {
         self.root.path().join(self.images_path())
+    }
+
+    /// The time at which the names of images changed last; `None` if there never was an image.
+    pub fn changed(&self) -> Option<SystemTime> {
+        self.root.file(self.images_path()).ok()??.metadata().ok()?.modified().ok()
     }
 
     /// The records of the images.

@@ -50,6 +50,9 @@ pub(super) fn chain(places: &Places<'_>, record: &ImageRecord, diff_ids: &[Diges
         }
         let layer = find(&all, &id);
         let layer = layer.ok_or_else(|| Error::not_found(format!("the record of layer {} is missing", id.hex())))?;
+        if let Some(why) = &layer.damage {
+            return Err(Error::invalid(format!("the record of layer {} is damaged: {why}", id.hex())));
+        }
         next = layer.parent;
         stored.push(layer);
     }
@@ -105,11 +108,12 @@ pub(super) fn open(places: &Places<'_>, layer: &Layer) -> Result<StoredLayer> {
     let files_path = |driver: &Driver| driver.files_path(&layer.id);
     let (root, files) = first(places, layer, files_path, |driver, path| driver.root().directory(path))?;
     let tar_split_path = |driver: &Driver| driver.tar_split_path(&layer.id);
-    let (_, tar_split) = first(places, layer, tar_split_path, |driver, path| driver.root().file(path))?;
+    let (split_root, tar_split) = first(places, layer, tar_split_path, |driver, path| driver.root().file(path))?;
     Ok(StoredLayer {
         label: format!("layer {} in {}", layer.diff_id, root.root().display(files_path(root))),
         recorded: layer.bytes.map_or(Recorded::Unknown, Recorded::Tar),
         tar_split,
+        tar_split_path: split_root.root().display(tar_split_path(split_root)),
         files,
     })
 }

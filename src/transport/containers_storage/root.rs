@@ -3,8 +3,8 @@
 use super::driver::{Driver, FORMS, with_owner_hint};
 use super::storage_conf::StorageConf;
 use crate::disk::rooted::{Resolution, Rooted};
-use crate::disk::some_of;
 use crate::error::{Error, Result};
+use crate::message::some_of;
 use std::collections::BTreeSet;
 use std::env::var_os;
 use std::io;
@@ -30,6 +30,8 @@ const MAX_IMAGE_STORES: usize = 64;
 struct Place {
     path: PathBuf,
     conf: Option<PathBuf>,
+    /// The storage driver in use, where the file names one.
+    driver: Option<String>,
     /// The further directories, with the lines that name them.
     image_stores: Vec<(PathBuf, String)>,
 }
@@ -38,7 +40,7 @@ struct Place {
 pub(super) struct Storage {
     /// The directory in messages.
     pub label: String,
-    /// Those of the storage's own directory first.
+    /// That in use first, then those of the storage's own directory.
     pub drivers: Vec<Driver>,
     /// The names of storage drivers that imgmv does not read.
     pub unsupported: Vec<String>,
@@ -66,7 +68,8 @@ pub(super) fn find(given: Option<&Path>, resolution: Resolution) -> Result<Stora
     let label = format!("containers-storage {}{named_by}", place.path.display());
     let mut storage = search(&place.path, &label, resolution)?;
     storage.is_whole = given.is_none() || own.is_some();
-    for (path, named_by) in own.unwrap_or(place).image_stores {
+    let place = own.unwrap_or(place);
+    for (path, named_by) in place.image_stores {
         let label = format!("containers-storage {} ({named_by})", path.display());
         match search(&path, &label, resolution) {
             Ok(found) => {
@@ -76,6 +79,7 @@ pub(super) fn find(given: Option<&Path>, resolution: Resolution) -> Result<Stora
             Err(error) => storage.unread.push(error),
         }
     }
+    storage.put_first(place.driver);
     Ok(storage)
 }
 
@@ -123,6 +127,16 @@ fn not_a_storage(root: &Path, label: &str) -> Error {
 }
 
 impl Storage {
+    /// Puts the storage driver in use first: `configured`, else the one that was used last.
+    fn put_first(&mut self, configured: Option<String>) {
+        let newest =
+            || self.drivers.iter().max_by_key(|driver| driver.changed()).map(|driver| driver.name().to_owned());
+        let configured = configured.filter(|name| self.drivers.iter().any(|driver| driver.name() == name));
+        if let Some(used) = configured.or_else(newest) {
+            self.drivers.sort_by_key(|driver| driver.name() != used);
+        }
+    }
+
     /// The error for a storage without a driver that imgmv reads.
     pub fn nothing(&self) -> Error {
         let label = &self.label;
@@ -179,14 +193,16 @@ fn rootless() -> Result<Place> {
 fn system_image_stores() -> Place {
     let conf = SYSTEM_CONF.iter().map(Path::new).find(|conf| conf.is_file());
     let image_stores = conf.and_then(|conf| Some(image_stores(&StorageConf::read(conf)?, conf)));
-    Place { image_stores: image_stores.unwrap_or_default(), ..Place::default() }
+    let driver = conf.and_then(|conf| StorageConf::read(conf)?.text("driver").map(str::to_owned));
+    Place { image_stores: image_stores.unwrap_or_default(), driver, ..Place::default() }
 }
 
 /// The directory that the text `key` of `conf` names, and the further ones.
 fn named(conf: &Path, key: &str) -> Option<Place> {
     let found = StorageConf::read(conf)?;
     let path = absolute(found.text(key)?)?;
-    Some(Place { path, conf: Some(conf.to_owned()), image_stores: image_stores(&found, conf) })
+    let driver = found.text("driver").map(str::to_owned);
+    Some(Place { path, conf: Some(conf.to_owned()), driver, image_stores: image_stores(&found, conf) })
 }
 
 fn image_stores(found: &StorageConf, conf: &Path) -> Vec<(PathBuf, String)> {

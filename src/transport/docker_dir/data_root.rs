@@ -3,8 +3,8 @@
 use super::driver::{Driver, FORMS};
 use super::names;
 use crate::disk::rooted::{Resolution, Rooted};
-use crate::disk::some_of;
 use crate::error::{Error, Result};
+use crate::message::some_of;
 use crate::source::rebuilt::with_hint;
 use std::io;
 use std::path::{Path, PathBuf};

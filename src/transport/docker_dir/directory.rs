@@ -11,6 +11,7 @@ use crate::image::{Digest, Reference};
 use crate::progress::Watch;
 use crate::source::rebuilt::{Change, Contents, EngineDirectory, ImageAt, RebuiltStore};
 use crate::tarsplit::{MeasuredLayers, StoredLayer};
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub type DockerDirStore = RebuiltStore<DockerDir>;
 
 /// The stores of docker's graph drivers.
 pub struct DockerDir {
+    /// The one that was used last comes first.
     drivers: Vec<Driver>,
     /// The directory in messages.
     label: String,
@@ -47,7 +49,9 @@ impl DockerDir {
     pub(crate) fn new(roots: DataRoots, watch: Arc<dyn Watch>) -> DockerDir {
         let searched: Vec<String> = roots.searched.iter().map(|root| root.display().to_string()).collect();
         let label = format!("docker's directory {}", searched.join(" and "));
-        DockerDir { drivers: roots.drivers, label, watch }
+        let mut drivers = roots.drivers;
+        drivers.sort_by_cached_key(|driver| Reverse(names::changed(driver)));
+        DockerDir { drivers, label, watch }
     }
 
     fn driver(&self, image: &ImageAt) -> Result<&Driver> {
@@ -64,6 +68,10 @@ impl EngineDirectory for DockerDir {
 
     fn label(&self) -> &str {
         &self.label
+    }
+
+    fn driver_name(&self, image: &ImageAt) -> &'static str {
+        self.driver(image).map_or("", Driver::name)
     }
 
     fn watch(&self) -> &dyn Watch {
@@ -102,6 +110,12 @@ impl EngineDirectory for DockerDir {
         Ok(every)
     }
 
+    fn names_damage(&self) -> Option<String> {
+        let damage = |driver: &Driver| names::read(driver).ok()?.damage.clone();
+        let damage: Vec<String> = self.drivers.iter().filter_map(damage).collect();
+        (!damage.is_empty()).then(|| damage.join("; "))
+    }
+
     /// The user is told that the manifest itself is not stored.
     fn with_manifest(&self, digest: &Digest, repository: Option<&Reference>) -> Result<Option<ImageAt>> {
         let fits = |named: &Named| {
@@ -120,6 +134,12 @@ impl EngineDirectory for DockerDir {
         Ok(None)
     }
 
+    fn pulled_as(&self, image: &ImageAt) -> Vec<Reference> {
+        let Ok(names) = self.driver(image).and_then(names::read) else { return Vec::new() };
+        let own = names.all.iter().filter(|named| named.id == image.id && named.reference.digest.is_some());
+        own.map(|named| named.reference.clone()).collect()
+    }
+
     fn contents(&self, image: &ImageAt) -> Result<Contents<Layer>> {
         let (config, diff_ids) = images::config(self.driver(image)?, &image.id)?;
         let layers = layers::chain(&diff_ids).into_iter().map(|layer| (layer.diff_id, layer)).collect();
@@ -132,11 +152,13 @@ impl EngineDirectory for DockerDir {
 
     fn change_of(&self, image: &ImageAt) -> Option<Change> {
         let driver = self.driver(image).ok()?;
-        let names = names::read(driver).ok()?;
+        let names = names::read(driver).ok().filter(|names| names.damage.is_none())?;
         let now = image.name.as_ref().map(|name| names.ids.get(name));
         match (&image.name, now.flatten()) {
             (Some(_), None) => Some(Change::Removed),
             (Some(_), Some(id)) if *id != image.id => Some(Change::Replaced),
+            // docker removes the names of an image before its config.
+            _ if names.all.iter().any(|named| named.id == image.id) => None,
             _ => matches!(driver.read(&config_path(&image.id), 0), Ok(None)).then_some(Change::Removed),
         }
     }

@@ -53,6 +53,7 @@ pub(super) fn open(driver: &Driver, layer: &Layer) -> Result<StoredLayer> {
         label: format!("layer {} in {}", layer.diff_id, driver.root().display(files_path)),
         recorded: Recorded::Contents(size),
         tar_split: opened.ok_or_else(|| missing(&tar_split))?,
+        tar_split_path: driver.root().display(&tar_split),
         files,
     })
 }

@@ -50,7 +50,7 @@ pub fn save(host: Arc<dyn Host>, found: &DetectedEngine, references: &[String]) 
     let label = format!("{}: {engine} {}", host.name(), references.join(" "));
     let stdout = running.stdout.take();
     let output = SaveOutput { stdout, running: Some(running), label: label.clone(), _host: host };
-    Ok(UnopenedArchive { bytes: Box::new(output), label, expected_diff_ids })
+    Ok(UnopenedArchive { bytes: Box::new(output), label, expected_diff_ids, file: None })
 }
 
 /// The diff IDs of each image, if docker reports them. The save command reports a missing image.

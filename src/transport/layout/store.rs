@@ -3,7 +3,9 @@
 use super::directory::{INDEX_FILE, LAYOUT_FILE, LayoutDirectory};
 use super::referrers;
 use crate::error::{Error, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, implicit_index};
+use crate::image::{
+    Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name, digest_tags, implicit_index, is_digest_tag,
+};
 use crate::source::documents;
 use crate::source::{Profile, ReferrerList, Root, Selector, Store, select, with_unlisted};
 use std::collections::HashMap;
@@ -20,6 +22,8 @@ pub struct LayoutStore {
     made: HashMap<Digest, Manifest>,
     has_layout_file: bool,
     referrers: OnceLock<referrers::Table>,
+    /// The first name with each of cosign's tags.
+    digest_tags: OnceLock<HashMap<String, Name>>,
 }
 
 impl LayoutStore {
@@ -44,6 +48,7 @@ impl LayoutStore {
             made: HashMap::new(),
             has_layout_file,
             referrers: OnceLock::new(),
+            digest_tags: OnceLock::new(),
         };
         let images =
             implicit_index::images(named, &|at| documents::platform(&store, at)).map_err(|e| e.at(dir.display()))?;
@@ -106,6 +111,11 @@ impl Store for LayoutStore {
         Ok(Box::new(file))
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        let blobs = self.layout.blobs(digest.algorithm()).ok().flatten()?;
+        Some(blobs.display(&digest.hex())).filter(|_| !self.made.contains_key(digest))
+    }
+
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         if let Some(made) = self.made.get(digest) {
             return Ok(Some(made.descriptor.clone()));
@@ -130,6 +140,21 @@ impl Store for LayoutStore {
             }
         };
         Ok(table.list(subject))
+    }
+
+    fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
+        let named = self.digest_tags.get_or_init(|| {
+            let names = self.roots.iter().rev().filter_map(|root| root.name.as_ref());
+            let tagged = names.filter_map(|name| Some((name.tag().filter(|tag| is_digest_tag(tag))?, name.clone())));
+            tagged.collect()
+        });
+        let mut found = Vec::new();
+        for tag in digest_tags(subject) {
+            let Some(name) = named.get(&tag) else { continue };
+            let root = self.roots(&[Selector::Name(name.as_str().to_owned())])?.into_iter().next();
+            found.extend(root.map(|root| (tag, root.descriptor)));
+        }
+        Ok(found)
     }
 
     /// A layout may have an index with only some of its images.

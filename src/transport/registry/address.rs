@@ -17,9 +17,12 @@ use crate::{Error, Result};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Retries at a mirror; the registry itself is asked afterwards.
 const MIRROR_RETRIES: u32 = 1;
+/// The longest time for a connection to a registry that has mirrors, for what a copy can do without.
+const BRIEF_CONNECT: Duration = Duration::from_secs(5);
 
 pub(crate) const DOCKER: Transport = Transport {
     scheme: "docker://",
@@ -73,7 +76,12 @@ impl Address for RepositoryAddress {
         let mirrors = self.mirrors(&access, options, context)?;
         let store: Arc<dyn Store> = match mirrors.is_empty() {
             true => Arc::new(home),
-            false => Arc::new(MirroredStore::new(home, mirrors, context.watch.clone(), context.cancel.clone())),
+            false => {
+                let connect_timeout = Some(access.connect_timeout.unwrap_or(access.timeout).min(BRIEF_CONNECT));
+                let brief = self.registry(Access { retries: 0, connect_timeout, ..access }, context)?;
+                let store = MirroredStore::new(home, mirrors, context.watch.clone(), context.cancel.clone());
+                Arc::new(store.with_brief_questions(brief.repository(&self.0.repository)))
+            }
         };
         let name = self.0.digest.map(|_| Name::from(&self.0));
         Ok(SelectedSource { source: OpenSource::Store(store), selector: self.image(), name })

@@ -9,17 +9,21 @@ use super::http::error_body;
 use super::http::{Call, Payload, Response};
 use super::pull::manifest::ManifestRef;
 use super::pull::tags;
+use super::referrers;
+use super::referrers::error_at;
 use super::store::RepositoryStore;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, Name, media_type, referrers_tag};
+use crate::image::{Digest, Manifest, Name, media_type, referrers_tag, without_referrer};
+use crate::parallel;
 use crate::transport::address::{Deleter, NameTargets, TagDeletion};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use ureq::http::Method;
+use std::sync::Arc;
+use ureq::http::{Method, header};
 
 /// The maximum number of tags of which the digest is asked.
 const MAX_ASKED_TAGS: usize = 2000;
+
+/// The number of times that a list is written which other writers replace at the same time.
+const MAX_LIST_UPDATES: usize = 5;
 
 /// A repository of which tags and manifests are deleted.
 pub(super) struct RepositoryDeleter {
@@ -35,6 +39,10 @@ impl RepositoryDeleter {
 
     fn scope(&self) -> Scope {
         Scope::Delete(self.repository.clone())
+    }
+
+    fn push_scope(&self) -> Scope {
+        Scope::Push(self.repository.clone())
     }
 
     /// Whatever the response's status is.
@@ -62,40 +70,31 @@ impl RepositoryDeleter {
         Ok(TagDeletion::Unsupported(format!("status {status}{reason}")))
     }
 
+    /// Stores `index` under `tag`.
+    fn put(&self, index: &Manifest, tag: &str) -> Result<()> {
+        let (url, scope) = (self.client.url(&format!("{}/manifests/{tag}", self.repository))?, self.push_scope());
+        let call = Call::new(Method::PUT, url).with(header::CONTENT_TYPE, &index.descriptor.media_type).storing();
+        let what = ManifestRef::Tag(tag).name(&self.repository);
+        let response = self.client.send(&call, Payload::Bytes(&index.bytes), &scope, &what)?;
+        self.client.expect(response, &[201, 200, 202, 204], &scope, &what)?.drain();
+        Ok(())
+    }
+
     /// The targets of `tags`, asked in parallel, in the order of `tags`; without those that do not exist any more.
     fn resolve(&self, tags: &[String]) -> Result<NameTargets> {
-        let (next, failed): (_, Mutex<Option<Error>>) = (AtomicUsize::new(0), Mutex::default());
-        let (found, unchecked): (Mutex<Vec<(usize, Descriptor)>>, _) = (Mutex::default(), AtomicUsize::new(0));
-        let worker = || {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(tag) = tags.get(at) else { return };
-                match self.store.resolve_tag(tag) {
-                    Ok(Some(target)) => found.lock().unwrap_or_else(PoisonError::into_inner).push((at, target)),
-                    Ok(None) => {}
-                    Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => {
-                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        next.store(tags.len(), Ordering::Relaxed);
-                    }
-                    Err(_) => {
-                        unchecked.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+        let mut found = NameTargets::default();
+        let resolved =
+            parallel::try_map(tags, self.client.parallel_requests(), |tag| match self.store.resolve_tag(tag) {
+                Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted | Kind::Denied) => Err(error),
+                answer => Ok(answer),
+            })?;
+        for (tag, resolved) in tags.iter().zip(resolved) {
+            match resolved {
+                Ok(target) => found.targets.extend(target.map(|target| (Some(self.store.name(tag)), target))),
+                Err(_) => found.unchecked += 1,
             }
-        };
-        thread::scope(|scope| {
-            for _ in 0..self.client.access.parallel_blobs.clamp(1, tags.len().max(1)) {
-                scope.spawn(worker);
-            }
-        });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(error);
         }
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_unstable_by_key(|(at, _)| *at);
-        let name = |at: usize| tags.get(at).map(|tag| self.store.name(tag));
-        let targets = found.into_iter().map(|(at, target)| (name(at), target)).collect();
-        Ok(NameTargets { targets, unchecked: unchecked.into_inner() })
+        Ok(found)
     }
 }
 
@@ -134,6 +133,23 @@ impl Deleter for RepositoryDeleter {
                 Ok(true)
             }
         }
+    }
+
+    /// Writes the index under the referrers tag again, and reads it, since other writers may replace it at the same time.
+    fn forget_referrer(&self, subject: &Digest, referrer: &Digest) -> Result<()> {
+        let what = format!("referrers of {}@{subject}", self.repository);
+        for _ in 0..MAX_LIST_UPDATES {
+            let Some(list) = referrers::fetch_tagged(&self.client, &self.repository, subject)? else { return Ok(()) };
+            match without_referrer(&list, referrer).map_err(|why| error_at(&self.client, &what, &why))? {
+                None => return Ok(()),
+                Some((_, 0)) => return self.forget_referrers(subject),
+                Some((shorter, _)) => self.put(&shorter, &referrers_tag(subject))?,
+            }
+        }
+        Err(Error::failed(format!(
+            "{}: {referrer} was deleted, but other writers keep it in the list of the {what}; delete it again later",
+            self.client.host
+        )))
     }
 
     /// Deletes the referrers tag of `subject`, which a registry without the referrers API has.

@@ -103,6 +103,8 @@ pub struct Access {
     pub cache_dir: Option<PathBuf>,
     /// The number of blobs transferred in parallel.
     pub parallel_blobs: usize,
+    /// The maximum number of requests at the same time, whatever the registry allows (`--jobs`).
+    pub max_requests: usize,
     /// The maximum number of parallel ranges of a large blob of a remote registry; 1: one connection per blob.
     pub parallel_ranges: usize,
     /// The rate limit of blobs and manifests, both directions together; `None`: unlimited.
@@ -137,6 +139,7 @@ impl Default for Access {
             chunk_above_bytes: 64 << 20,
             cache_dir: None,
             parallel_blobs: 6,
+            max_requests: usize::MAX,
             parallel_ranges: 1 + MAX_BUFFERED_RANGES,
             rate_limit: None,
             api_root: API_ROOT.to_owned(),

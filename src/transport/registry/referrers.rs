@@ -18,8 +18,8 @@ use crate::source::ReferrerList;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
@@ -28,6 +28,9 @@ pub const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
 /// The maximum number of pages of a list of tags that is read in place of three requests for each subject.
 const MAX_TAG_PAGES: usize = 3;
 
+/// The digest tags of a repository; `None` if the list cannot be had.
+type ListedTags = Option<HashSet<String>>;
+
 /// The properties of a repository's referrers API and of its tags, so that each is asked for once.
 #[derive(Default)]
 pub struct ReferrersMemory {
@@ -35,14 +38,25 @@ pub struct ReferrersMemory {
     has_api: OnceLock<bool>,
     /// The number of subjects whose digest tags were asked for.
     subjects: AtomicUsize,
-    /// The digest tags of the repository, once they were listed; `None` if the list cannot be had.
-    digest_tags: OnceLock<Option<HashSet<String>>>,
+    /// Tags that the repository has, known before its tags were listed.
+    seen_tags: Mutex<HashSet<String>>,
+    /// The digest tags of the repository, once they were listed.
+    digest_tags: Mutex<Option<ListedTags>>,
 }
 
 impl ReferrersMemory {
-    /// Whether the API was asked and answered.
-    pub fn has_api(&self) -> bool {
-        self.has_api.get() == Some(&true)
+    /// Records that the repository has `tag`, so that a list without it is not trusted.
+    pub fn saw_tag(&self, tag: &str) {
+        self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner).insert(tag.to_owned());
+    }
+
+    /// The digest tags among `tags`, a list of all tags. `None` for a list that is not complete: it is empty, or without a
+    /// tag that the repository has. Some registries list only what they cached, or nothing.
+    fn digest_tags_of(&self, tags: Vec<String>) -> ListedTags {
+        let listed: HashSet<String> = tags.into_iter().collect();
+        let seen = self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_complete = !listed.is_empty() && seen.is_subset(&listed);
+        is_complete.then(|| listed.into_iter().filter(|tag| is_digest_tag(tag)).collect())
     }
 }
 
@@ -117,7 +131,7 @@ fn is_no_api(error: &Error) -> bool {
 }
 
 /// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
-/// second on those of a list of all tags, which costs one request for many subjects.
+/// second on those of a list of all tags, which costs one request for many subjects, unless that list is not complete.
 pub fn possible_digest_tags(
     client: &RegistryClient,
     repository: &str,
@@ -128,16 +142,18 @@ pub fn possible_digest_tags(
     if memory.subjects.fetch_add(1, Ordering::Relaxed) == 0 {
         return Ok(wanted.to_vec());
     }
-    if memory.digest_tags.get().is_none() {
+    // Locked while the tags are listed, since others wait for the same list.
+    let mut known = memory.digest_tags.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.is_none() {
         let listed = match tags::list_within(client, repository, MAX_TAG_PAGES) {
             Ok(None) => None,
-            Ok(Some(tags)) => Some(tags.into_iter().filter(|tag| is_digest_tag(tag)).collect()),
+            Ok(Some(tags)) => memory.digest_tags_of(tags),
             Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted) => return Err(error),
             Err(_) => None,
         };
-        let _ = memory.digest_tags.set(listed);
+        *known = Some(listed);
     }
-    Ok(match memory.digest_tags.get().and_then(Option::as_ref) {
+    Ok(match known.as_ref().and_then(Option::as_ref) {
         Some(listed) => wanted.into_iter().filter(|tag| listed.contains(tag)).collect(),
         None => wanted.to_vec(),
     })

@@ -177,11 +177,11 @@ enum Decision {
 
 impl Sink for RepositorySink {
     fn capabilities(&self) -> SinkCapabilities {
-        let RegistryClient { throttle, access, .. } = &*self.target.client;
+        let client = &self.target.client;
         SinkCapabilities {
             shape: Shape::AsFound,
-            order: Order::Parallel(throttle.parallel_blobs(access.parallel_blobs)),
-            large_uploads: (!throttle.is_far()).then_some(PARALLEL_LARGE_BLOBS),
+            order: Order::Parallel(client.parallel_requests()),
+            large_uploads: (!client.throttle.is_far()).then_some(PARALLEL_LARGE_BLOBS),
             compress: Some(Coding::Gzip),
             unsupported: &[],
             unnamed_blobs: true,
@@ -260,6 +260,8 @@ impl Sink for RepositorySink {
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {
+        // Where the registry refuses the one before, this one is not sent either.
+        self.put_deferred(self.defer(None))?;
         self.put_deferred(self.defer(Some(manifest.clone())))
     }
 

@@ -14,16 +14,11 @@ use super::referrers;
 use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
+use crate::parallel;
 use crate::source::{Origin, Profile, ReferrerList, Root, Selector, Store};
-use std::{
-    collections::HashMap,
-    io::Read,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
 use ureq::http::{Method, header};
 
 /// The size limit of the manifests that the roots of one request carry together.
@@ -55,18 +50,13 @@ impl RepositoryStore {
         &self.client.host
     }
 
-    /// Whether the registry listed referrers by its API.
-    pub(super) fn has_referrers_api(&self) -> bool {
-        self.memory.has_api()
-    }
-
     /// The repository whose names the images have.
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
     }
 
     pub(super) fn parallel_reads(&self) -> usize {
-        self.client.throttle.parallel_blobs(self.client.access.parallel_blobs)
+        self.client.parallel_requests()
     }
 
     fn repository(&self) -> &str {
@@ -105,8 +95,9 @@ impl RepositoryStore {
             Selector::Digest(digest) => return self.root(ManifestRef::Digest(digest), budget),
             Selector::Name(text) => text,
         };
+        let tagged = |tag: &str| self.root(ManifestRef::Tag(tag), budget).inspect(|_| self.memory.saw_tag(tag));
         if is_tag(text) {
-            return self.root(ManifestRef::Tag(text), budget);
+            return tagged(text);
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
@@ -115,35 +106,14 @@ impl RepositoryStore {
         }
         match (&reference.digest, reference.tag_or_latest()) {
             (Some(digest), _) => self.root(ManifestRef::Digest(digest), budget),
-            (None, tag) => self.root(ManifestRef::Tag(tag.unwrap_or("latest")), budget),
+            (None, tag) => tagged(tag.unwrap_or("latest")),
         }
     }
 
     /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
     fn roots_of(&self, tags: &[String]) -> Result<Vec<Root>> {
-        let (next, budget) = (AtomicUsize::new(0), ManifestBudget::default());
-        let found: Mutex<Vec<(usize, Result<Root>)>> = Mutex::default();
-        let workers = self.client.access.parallel_blobs.clamp(1, tags.len().max(1));
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some((at, tag)) = {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        tags.get(at).map(|tag| (at, tag))
-                    } {
-                        let root = self.root(ManifestRef::Tag(tag), &budget);
-                        let failed = root.is_err();
-                        found.lock().unwrap_or_else(PoisonError::into_inner).push((at, root));
-                        if failed {
-                            next.store(tags.len(), Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.sort_by_key(|(at, _)| *at);
-        found.into_iter().map(|(_, root)| root).collect()
+        let budget = ManifestBudget::default();
+        parallel::try_map(tags, self.client.parallel_requests(), |tag| self.root(ManifestRef::Tag(tag), &budget))
     }
 
     /// The descriptor that `tag` points to, by `HEAD` if the registry reports the digest. `None` if the tag is missing.
@@ -262,10 +232,10 @@ impl Store for RepositoryStore {
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        let mut found = Vec::new();
-        for tag in referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)? {
-            found.extend(self.resolve_tag(&tag)?.map(|descriptor| (tag, descriptor)));
-        }
+        let tags = referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)?;
+        let found = parallel::try_map(&tags, self.parallel_reads(), |tag| self.resolve_tag(tag))?;
+        let found: Vec<_> = tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect();
+        found.iter().for_each(|(tag, _)| self.memory.saw_tag(tag));
         Ok(found)
     }
 

@@ -21,9 +21,9 @@ pub(crate) const REGISTRY_DIR: Transport = Transport {
     syntax: "registry-dir:DIR[:REPO[:TAG]|:@DIGEST]",
     help: &[
         "the storage tree of a CNCF distribution registry (its rootdirectory); the",
-        "registry may run. As SRC without REPO, every image in it. As DST, not",
-        "while the registry's garbage collection runs: it deletes blobs without a",
-        "name. A Harbor's tree is only read",
+        "registry may run. As SRC without REPO, every tag in it. As DST, not while",
+        "the registry's garbage collection runs: it deletes blobs without a name.",
+        "A Harbor's tree is only read",
     ],
     serve_forms: &[("registry-dir:DIR", "a registry's storage tree")],
     parse: |address, rest| {
@@ -101,13 +101,15 @@ impl Address for RegistryDirAddress {
         }
     }
 
-    /// The tags, whose manifests are not read.
+    /// All tags, or those of the repository that the address names without a tag. Their manifests are not read.
     fn list(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<Option<Vec<Listed>>> {
-        if self.selector.is_some() {
-            return Ok(None);
-        }
-        let names = RegistryDirStore::open(&self.dir)?.tell(context.watch.clone()).names()?;
-        Ok(Some(names.into_iter().map(|name| (name, None)).collect()))
+        let store = RegistryDirStore::open(&self.dir)?.tell(context.watch.clone());
+        let names = match &self.selector {
+            None => Some(store.names()?),
+            Some(Selector::Name(text)) => store.tags_of(text)?,
+            Some(Selector::Digest(_)) => None,
+        };
+        Ok(names.map(|names| names.into_iter().map(|name| (name, None)).collect()))
     }
 
     fn serve_source(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {

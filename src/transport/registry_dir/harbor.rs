@@ -6,18 +6,10 @@ use crate::error::{Error, Result};
 use std::fs;
 use std::path::Path;
 
-/// Files and folders of Harbor's data directory and of its installer. Another program may have one of them: two are needed.
-const MARKS: [&str; 8] = [
-    "job_logs",
-    "secret/registry",
-    "harbor.yml",
-    "trivy-adapter",
-    "ca_download",
-    "database",
-    "redis",
-    "secret/keys/secretkey",
-];
-const NEEDED: usize = 2;
+/// Files and folders that Harbor alone has in its data directory or its installer. One is enough.
+const OWN_MARKS: [&str; 5] = ["job_logs", "secret/registry", "secret/keys/secretkey", "trivy-adapter", "harbor.yml"];
+/// Folders that other programs have too. Two are needed.
+const COMMON_MARKS: [&str; 3] = ["database", "redis", "ca_download"];
 
 /// Fails with `Usage` if `dir` is the tree in a Harbor's data directory (`/data/registry`).
 ///
@@ -25,12 +17,17 @@ const NEEDED: usize = 2;
 pub(super) fn refuse(dir: &Path) -> Result<()> {
     let Ok(root) = fs::canonicalize(root(dir)) else { return Ok(()) };
     for place in [Some(&*root), root.parent()].into_iter().flatten() {
-        let marks: Vec<&str> = MARKS.into_iter().filter(|mark| place.join(mark).exists()).collect();
-        if marks.len() >= NEEDED {
+        let found = |marks: &[&'static str]| -> Vec<&'static str> {
+            marks.iter().copied().filter(|mark| place.join(mark).exists()).collect()
+        };
+        let (own, common) = (found(&OWN_MARKS), found(&COMMON_MARKS));
+        if !own.is_empty() || common.len() >= 2 {
+            let marks = [own, common].concat();
+            let show = if marks.len() == 1 { "shows" } else { "show" };
             return Err(Error::usage(format!(
-                "{}: this is the tree of a Harbor, as {} in {} show; Harbor finds images in its database, not on the \
+                "{}: this is the tree of a Harbor, as {} in {} {show}; Harbor finds images in its database, not on the \
                  disk; copy to its registry instead: docker://HOST/PROJECT/REPO:TAG; if another registry serves the tree, \
-                 name it by a path that these files do not share (mount --bind)",
+                 name it by a path that has no such neighbours (mount --bind)",
                 dir.display(),
                 marks.join(" and "),
                 place.display()
@@ -51,7 +48,10 @@ mod tests {
             (&["job_logs", "ca_download"][..], true),
             (&["secret/registry", "database"], true),
             (&["database", "redis"], true),
-            (&["job_logs"], false),
+            (&["job_logs"], true),
+            (&["secret/registry"], true),
+            (&["trivy-adapter"], true),
+            (&["harbor.yml"], true),
             (&["database"], false),
             (&["secret"], false),
             (&[], false),

@@ -32,6 +32,7 @@ mod read_back;
 mod referrers;
 mod repository;
 mod repository_store;
+mod served;
 mod sink;
 mod sink_referrers;
 mod sink_tree;
@@ -39,6 +40,7 @@ mod stages;
 mod store;
 mod temp_directory;
 mod tree;
+mod untagged;
 mod walk;
 
 pub use repository_store::TreeRepositories;

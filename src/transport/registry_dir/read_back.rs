@@ -2,8 +2,9 @@
 
 use super::repository::Repository;
 use super::tree::Tree;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
+use crate::message::counted;
 use std::collections::HashSet;
 
 /// The maximum number of manifests of one image.

@@ -3,9 +3,9 @@
 use super::image_name::image_name;
 use super::link;
 use crate::disk::directory::Directory;
-use crate::disk::some_of;
 use crate::error::{Error, Result};
 use crate::image::{Algorithm, Digest, Name, is_tag};
+use crate::message::some_of;
 
 pub(super) const LAYERS: &str = "_layers";
 pub(super) const MANIFESTS: &str = "_manifests";
@@ -16,6 +16,8 @@ pub(super) const CURRENT: &str = "current";
 pub(super) const INDEX: &str = "index";
 /// The maximum number of tags of one repository.
 const MAX_TAGS: usize = 100_000;
+/// The maximum number of manifests of one repository that are searched for those without a tag.
+const MAX_REVISIONS: usize = 100_000;
 
 /// The digests of a tag's index that a message names.
 const MAX_INDEXED: usize = 3;
@@ -171,15 +173,49 @@ impl Repository {
         }
     }
 
+    /// The digests that have a folder in `revisions`. A registry that deletes a manifest leaves the folder.
+    ///
+    /// Fails with `Invalid` if there are more than `MAX_REVISIONS`.
+    pub fn revisions(&self) -> Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let Some(folder) = self.manifests.descend(&[REVISIONS, algorithm.name()])? else { continue };
+            folder
+                .each_folder(MAX_REVISIONS, |hex| {
+                    found.extend(format!("{}:{hex}", algorithm.name()).parse::<Digest>());
+                    Ok(())
+                })
+                .map_err(|e| e.at(folder.path().display()))?;
+        }
+        Ok(found)
+    }
+
     /// The data of the blob or manifest `digest`; `None` if the repository has no link to it.
     ///
     /// Fails with `Invalid` if the link is broken.
     pub fn linked(&self, digest: &Digest) -> Result<Option<Digest>> {
-        let layer = match self.directory.subdirectory(LAYERS)? {
-            Some(layers) => link::target(&layers, digest)?,
-            None => None,
-        };
+        let layer = self.layer(digest)?;
         if layer.is_some() { Ok(layer) } else { self.revision(digest) }
+    }
+
+    /// The data of the blob `digest`; `None` if the repository has no layer link to it.
+    ///
+    /// Fails with `Invalid` if the link is broken.
+    pub fn layer(&self, digest: &Digest) -> Result<Option<Digest>> {
+        match self.directory.subdirectory(LAYERS)? {
+            Some(layers) => link::target(&layers, digest),
+            None => Ok(None),
+        }
+    }
+
+    /// The path of the layer link of `digest`, for messages.
+    pub fn layer_path(&self, digest: &Digest) -> String {
+        self.directory.display(&link_path(LAYERS, digest))
+    }
+
+    /// The path of the revision link of `digest`, for messages.
+    pub fn revision_path(&self, digest: &Digest) -> String {
+        self.manifests.display(&link_path(REVISIONS, digest))
     }
 
     /// The data of the manifest that `tag` points at, and its digest.
@@ -200,12 +236,16 @@ impl Repository {
     /// Fails with `NotFound` if the repository has no revision link for it.
     pub fn manifest(&self, digest: &Digest) -> Result<Digest> {
         self.revision(digest)?.ok_or_else(|| {
-            let path = format!("{REVISIONS}/{}/{}/{}", digest.algorithm().name(), digest.hex(), link::LINK);
             Error::not_found(format!(
                 "manifest {digest} was deleted, or the tree is damaged: {} is missing; if the data still exists, \
                  :@{digest} reads it",
-                self.manifests.display(&path)
+                self.revision_path(digest)
             ))
         })
     }
+}
+
+/// The path of the link of `digest` below `folder`.
+fn link_path(folder: &str, digest: &Digest) -> String {
+    format!("{folder}/{}/{}/{}", digest.algorithm().name(), digest.hex(), link::LINK)
 }

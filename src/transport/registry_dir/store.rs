@@ -4,17 +4,19 @@ use super::image_name::{TreeReference, image_name};
 use super::notes::{Broken, Notes};
 use super::referrers;
 use super::repository::Repository;
+use super::served::ServedImage;
 use super::tree::{REPOSITORIES, Tree, root};
+use super::untagged;
 use super::walk::each_repository;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest, Name};
+use crate::image::{Attached, Descriptor, Digest, Image, MAX_MANIFEST_BYTES, Manifest, Name};
 use crate::progress::Watch;
-use crate::source::{Profile, ReferrerList, Root, Selector, Store, select};
-use std::collections::BTreeSet;
+use crate::source::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store, select};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The maximum number of images that are listed.
 const MAX_IMAGES: usize = 100_000;
@@ -26,6 +28,8 @@ pub struct RegistryDirStore {
     tree: Arc<Tree>,
     /// The repositories of the images that were selected: their links lead to blobs that are stored by another digest.
     selected: Mutex<BTreeSet<String>>,
+    /// The repositories in which each image was selected.
+    places: Mutex<HashMap<Digest, BTreeSet<String>>>,
     notes: Notes,
 }
 
@@ -35,7 +39,12 @@ impl RegistryDirStore {
     /// Fails with `NotFound` if `dir` does not exist, with `Usage` if it is a file, and with `Invalid` if it is not a
     /// tree.
     pub fn open(dir: &Path) -> Result<RegistryDirStore> {
-        Ok(RegistryDirStore { tree: Arc::new(open(dir)?), selected: Mutex::default(), notes: Notes::default() })
+        Ok(RegistryDirStore {
+            tree: Arc::new(open(dir)?),
+            selected: Mutex::default(),
+            places: Mutex::default(),
+            notes: Notes::default(),
+        })
     }
 
     /// Sends messages about what is left out to `watch`.
@@ -64,14 +73,39 @@ impl RegistryDirStore {
         without_link.map_or(Ok(None), |sentence| Err(Error::not_found(sentence)))
     }
 
+    /// The names of the tags of the repository `text`; `None` if `text` has a tag or a digest, or names no repository.
+    pub fn tags_of(&self, text: &str) -> Result<Option<Vec<Name>>> {
+        for asked in TreeReference::candidates(text).iter().filter(|one| one.tag.is_none() && one.digest.is_none()) {
+            let Some(repository) = self.tree.repository(&asked.repository)? else { continue };
+            let (tags, name) = (repository.tags()?, repository.name());
+            let without_link = tags.without_link.iter().take(MAX_WITHOUT_LINK);
+            without_link.for_each(|tag| self.notes.say(repository.without_link(tag)));
+            let mut broken = Broken::default();
+            tags.broken.iter().for_each(|error| broken.add(error));
+            let broken = broken.sentence();
+            broken
+                .into_iter()
+                .for_each(|why| self.notes.say(format!("{name}: not listed, since it cannot be read: {why}")));
+            if tags.current.is_empty() {
+                self.notes.say(format!("repository {name} has no tag"));
+            }
+            let mut names: Vec<Name> = tags.current.iter().map(|tag| image_name(name, tag)).collect::<Result<_>>()?;
+            names.sort();
+            return Ok(Some(names));
+        }
+        Ok(None)
+    }
+
     fn tagged(&self, repository: &Repository, tag: &str) -> Result<Root> {
         let (digest, data) = repository.tagged(tag)?;
         self.root(repository, Some(image_name(repository.name(), tag)?), &digest, &data)
     }
 
     fn root(&self, repository: &Repository, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
-        let root = root_at(&self.tree, name, digest, data).map_err(|e| e.at(repository.name()))?;
+        let label = name.as_ref().map_or_else(|| repository.name().to_owned(), Name::to_string);
+        let root = root_at(&self.tree, name, digest, data).map_err(|e| e.at(label))?;
         self.selected().insert(repository.name().to_owned());
+        self.places().entry(*digest).or_default().insert(repository.name().to_owned());
         Ok(root)
     }
 
@@ -82,13 +116,14 @@ impl RegistryDirStore {
             self.bounded(roots.len() + broken.count)?;
             match self.tagged(repository, tag) {
                 Ok(root) => roots.push(root),
-                Err(error) => broken.add(&error.at(format!("{}:{tag}", repository.name()))),
+                Err(error) => broken.add(&error.at_once(&format!("{}:{tag}", repository.name()))),
             }
             Ok(())
         })?;
         match broken.count {
             0 => {
                 without_link.into_iter().for_each(|sentence| self.notes.say(sentence));
+                untagged::sentences(&self.tree, &roots).into_iter().for_each(|sentence| self.notes.say(sentence));
                 Ok(roots)
             }
             count => Err(Error::several(
@@ -160,14 +195,22 @@ impl RegistryDirStore {
         self.named(&name)?.ok_or_else(|| Error::not_found(format!("image {name} was removed while imgmv read it")))
     }
 
-    fn selected(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+    fn selected(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.selected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<Digest, BTreeSet<String>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn selected_repositories(&self) -> Result<Vec<Repository>> {
         let selected = self.selected().clone();
+        self.repositories(&selected)
+    }
+
+    fn repositories(&self, names: &BTreeSet<String>) -> Result<Vec<Repository>> {
         let open = |name: &String| self.tree.repository(name).transpose();
-        selected.iter().filter_map(open).collect()
+        names.iter().filter_map(open).collect()
     }
 
     /// The digest by which the blob `digest` is stored; `None` if it is missing.
@@ -214,7 +257,8 @@ fn name_of(repository: &Repository) -> String {
 pub(super) fn root_at(tree: &Tree, name: Option<Name>, digest: &Digest, data: &Digest) -> Result<Root> {
     let bytes = tree.read(data, MAX_MANIFEST_BYTES)?.ok_or_else(|| missing(tree, "manifest", data))?;
     let claim = Descriptor::new("", *digest, bytes.len() as u64);
-    Ok(Root::new(name, Manifest::parse(bytes, &claim)?.descriptor))
+    let manifest = Manifest::parse(bytes, &claim).map_err(|e| e.at(tree.blob_path(data)))?;
+    Ok(Root::new(name, manifest.descriptor))
 }
 
 /// The file of the blob that is stored as `data`.
@@ -264,6 +308,11 @@ impl Store for RegistryDirStore {
         Ok(Box::new(file))
     }
 
+    fn file_of(&self, digest: &Digest) -> Option<String> {
+        let stored = self.stored(digest).ok().flatten();
+        Some(self.tree.blob_path(&stored.unwrap_or(*digest)))
+    }
+
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let Some(data) = self.stored(digest)? else { return Ok(None) };
         Ok(self.tree.size(&data)?.map(|size| Descriptor::new("", *digest, size)))
@@ -303,6 +352,28 @@ impl Store for RegistryDirStore {
             }
         }
         Ok(found)
+    }
+
+    /// In each repository in which the image was selected by a name.
+    fn broken_links(&self, image: &Image) -> Result<BrokenLinks> {
+        let names = self.places().get(&image.source_digest).cloned().unwrap_or_default();
+        let own = self.repositories(&names)?;
+        let mut served = ServedImage::new(&self.tree);
+        for repository in &own {
+            image.found_manifests().for_each(|manifest| served.check(repository, manifest));
+        }
+        for Attached { manifest, .. } in image.attached.iter().filter(|_| !own.is_empty()) {
+            // Another repository of the copy may have it instead.
+            let has = |one: &&Repository| !matches!(one.revision(&manifest.digest()), Ok(None));
+            match own.iter().find(has) {
+                Some(repository) => served.check(repository, manifest),
+                None => match (self.selected_repositories()?.iter().find(has), own.first()) {
+                    (Some(repository), _) | (None, Some(repository)) => served.check(repository, manifest),
+                    (None, None) => {}
+                },
+            }
+        }
+        Ok(served.broken)
     }
 
     /// A registry's tree may have an index with only some of its images: a copy of another tool or of imgmv wrote it.

@@ -200,6 +200,11 @@ impl RegistryClient {
         }
     }
 
+    /// The number of requests that may be sent at the same time.
+    pub fn parallel_requests(&self) -> usize {
+        self.throttle.parallel_blobs(self.access.parallel_blobs).min(self.access.max_requests)
+    }
+
     /// Returns the retry policy of one request that has failed `failures` times.
     pub fn retry_policy(&self, failures: u32) -> RetryPolicy<'_> {
         RetryPolicy::new(&self.access, &*self.watch, &self.cancel, failures)

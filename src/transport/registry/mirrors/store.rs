@@ -4,12 +4,21 @@
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
+use crate::parallel;
 use crate::progress::Watch;
 use crate::source::{Profile, ReferrerList, Root, Selector, Store};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// The answers of the hosts of a repository to one question.
+struct Answers<T> {
+    /// The answers of the mirrors that have one.
+    mirrors: Vec<T>,
+    /// The answer of the registry itself.
+    home: Result<T>,
+}
 
 /// The same repository at several hosts.
 pub struct MirroredStore {
@@ -21,8 +30,10 @@ pub struct MirroredStore {
     cancel: Cancel,
     /// The number of reads of each blob. If a blob was wrong, the next read starts at the next host.
     opened: Mutex<HashMap<Digest, usize>>,
-    /// The error of the registry, once it could not be reached for what only it knows.
-    home_is_unreachable: OnceLock<Error>,
+    /// The registry itself, for what a copy can do without.
+    brief: Option<RepositoryStore>,
+    /// For each of `hosts`, the error with which it could not be reached for what belongs to an image.
+    unreachable: Vec<OnceLock<Error>>,
 }
 
 impl MirroredStore {
@@ -37,38 +48,47 @@ impl MirroredStore {
         let stand_in = |mirror: RepositoryStore| mirror.with_origin(&origin);
         let (mirrors, mut trusts_tags): (Vec<_>, Vec<_>) = mirrors.into_iter().unzip();
         trusts_tags.push(true);
-        let hosts = mirrors.into_iter().map(stand_in).chain([home]).collect();
-        MirroredStore {
-            hosts,
-            trusts_tags,
-            watch,
-            cancel,
-            opened: Mutex::default(),
-            home_is_unreachable: OnceLock::new(),
-        }
+        let hosts: Vec<RepositoryStore> = mirrors.into_iter().map(stand_in).chain([home]).collect();
+        let unreachable = hosts.iter().map(|_| OnceLock::new()).collect();
+        MirroredStore { hosts, trusts_tags, watch, cancel, opened: Mutex::default(), brief: None, unreachable }
+    }
+
+    /// This store, where `brief` asks the registry for what a copy can do without: it gives up soon, since mirrors are
+    /// used where the registry cannot be reached.
+    pub(in crate::transport::registry) fn with_brief_questions(self, brief: RepositoryStore) -> MirroredStore {
+        MirroredStore { brief: Some(brief), ..self }
     }
 
     fn home(&self) -> &RepositoryStore {
         self.hosts.last().expect("the registry is always in the list")
     }
 
-    /// The mirrors whose tags are trusted.
-    fn trusted_mirrors(&self) -> impl Iterator<Item = &RepositoryStore> {
-        let mirrors = self.hosts.iter().zip(&self.trusts_tags).take(self.hosts.len() - 1);
-        mirrors.filter(|(_, trusts_tags)| **trusts_tags).map(|(mirror, _)| mirror)
-    }
-
-    /// The answer of the registry. A copy can do without it, so `Failed` stands for no connection.
-    fn ask_home<T>(&self, ask: impl FnOnce(&RepositoryStore) -> Result<T>) -> Result<T> {
-        self.cancel.check()?;
-        let unreachable = match self.home_is_unreachable.get() {
-            Some(error) => error,
-            None => match ask(self.home()) {
-                Err(error) if error.kind() == Kind::Network => self.home_is_unreachable.get_or_init(|| error),
-                answer => return answer,
-            },
-        };
-        Err(Error::failed(unreachable.to_string()))
+    /// The answers of the mirrors whose tags are trusted and of the registry, which are asked at the same time.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    fn ask_all<T: Send>(&self, ask: impl Fn(&RepositoryStore) -> Result<T> + Sync) -> Result<Answers<T>> {
+        let home = self.brief.as_ref().unwrap_or(self.home());
+        let hosts = self.hosts.iter().take(self.hosts.len() - 1).chain([home]);
+        let asked: Vec<_> = hosts.zip(&self.unreachable).collect();
+        let trusted = asked.into_iter().zip(&self.trusts_tags).filter(|(_, trusts_tags)| **trusts_tags);
+        let trusted: Vec<_> = trusted.map(|(asked, _)| asked).collect();
+        let mut answers = parallel::try_map(&trusted, trusted.len(), |(host, unreachable)| {
+            self.cancel.check()?;
+            match unreachable.get() {
+                Some(error) => Ok(Err(error.clone())),
+                None => match ask(host) {
+                    Err(error) if error.kind() == Kind::Interrupted => Err(error),
+                    // A copy can do without the answer, so `Failed` stands for no connection.
+                    Err(error) if error.kind() == Kind::Network => {
+                        Ok(Err(unreachable.get_or_init(|| Error::failed(error.to_string())).clone()))
+                    }
+                    answer => Ok(answer),
+                },
+            }
+        })?;
+        let home = answers.pop().unwrap_or_else(|| Err(Error::failed("the registry was not asked")));
+        Ok(Answers { mirrors: answers.into_iter().flatten().collect(), home })
     }
 
     /// Returns the first success, starting at the host `at`, and the index of its host.
@@ -135,28 +155,41 @@ impl Store for MirroredStore {
         self.home().names()
     }
 
-    /// The list of the first mirror that has referrers of `subject`, or that has the referrers API; else that of the
-    /// registry, since a mirror without the API may not know them.
+    /// All that the mirrors or the registry list. Without an answer of the registry, the list is not complete.
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
-        for mirror in self.trusted_mirrors() {
-            self.cancel.check()?;
-            match mirror.referrers(subject) {
-                Ok(list) if !list.entries.is_empty() || mirror.has_referrers_api() => return Ok(list),
-                _ => {}
-            }
-        }
-        self.ask_home(|home| home.referrers(subject))
+        let Answers { mirrors, home } = self.ask_all(|host| host.referrers(subject))?;
+        let mut list = home.unwrap_or_else(|error| {
+            let host = self.home().host();
+            let why = format!("{host} cannot be asked for more referrers of {subject} than its mirrors list: {error}");
+            ReferrerList { entries: Vec::new(), incomplete: Some(why) }
+        });
+        // What a mirror cannot list is at the registry.
+        mirrors.into_iter().for_each(|found| list.merge(ReferrerList { incomplete: None, ..found }));
+        Ok(list)
     }
 
-    /// The tags of the first mirror that responds, as for the tag of an image; else those of the registry.
+    /// The tags of the mirrors and of the registry; of a tag that both have, the registry's.
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        for mirror in self.trusted_mirrors() {
-            self.cancel.check()?;
-            if let Ok(tagged) = mirror.digest_tagged(subject) {
-                return Ok(tagged);
+        let Answers { mirrors, home } = self.ask_all(|host| host.digest_tagged(subject))?;
+        let mirrors: Vec<(String, Descriptor)> = mirrors.into_iter().flatten().collect();
+        let mut tagged = match home {
+            Err(error) if mirrors.is_empty() => return Err(error),
+            Err(error) => {
+                // The list of referrers names an unreachable host.
+                if self.unreachable.last().is_none_or(|unreachable| unreachable.get().is_none()) {
+                    let host = self.home().host();
+                    self.watch.say(&format!("{host} cannot be asked for cosign's tags, only its mirrors: {error}"));
+                }
+                Vec::new()
+            }
+            Ok(tagged) => tagged,
+        };
+        for (tag, entry) in mirrors {
+            if tagged.iter().all(|(known, _)| *known != tag) {
+                tagged.push((tag, entry));
             }
         }
-        self.ask_home(|home| home.digest_tagged(subject))
+        Ok(tagged)
     }
 
     fn profile(&self) -> Profile {
