@@ -5,7 +5,12 @@ use crate::remote::Host;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// A local socket opens at once, unless what listens accepts no connections and its queue is full.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The socket of containerd's packages.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/containerd/containerd.sock";
@@ -50,7 +55,8 @@ impl Endpoint for LocalSocket {
     }
 
     fn connect(&self) -> Result<UnixStream> {
-        UnixStream::connect(&self.path).map_err(|error| {
+        let path = self.path.clone();
+        within(CONNECT_TIMEOUT, move || UnixStream::connect(path)).map_err(|error| {
             let name = &self.name;
             match error.kind() {
                 io::ErrorKind::NotFound => Error::not_found(format!(
@@ -63,10 +69,21 @@ impl Endpoint for LocalSocket {
                 io::ErrorKind::ConnectionRefused => {
                     Error::remote_host(format!("{name}: nothing listens on the socket; start containerd"))
                 }
+                io::ErrorKind::TimedOut => Error::remote_host(format!(
+                    "{name}: no connection was accepted for {} s; restart what listens on the socket",
+                    CONNECT_TIMEOUT.as_secs()
+                )),
                 _ => Error::remote_host(format!("{name}: the socket cannot be opened: {error}")),
             }
         })
     }
+}
+
+/// The result of `connect`, which cannot be cancelled, or `TimedOut` after `limit`.
+fn within<T: Send + 'static>(limit: Duration, connect: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let (sender, result) = mpsc::channel();
+    thread::Builder::new().spawn(move || sender.send(connect()))?;
+    result.recv_timeout(limit).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A socket of another host, which ssh forwards.
@@ -96,5 +113,19 @@ impl Endpoint for ForwardedSocket {
 
     fn connect(&self) -> Result<UnixStream> {
         self.host.connect_socket(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_accepts_nothing_is_given_up() {
+        let (end, hung) = mpsc::channel::<()>();
+        let result = within(Duration::from_millis(1), move || Ok(hung.recv().is_ok()));
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(end);
+        assert!(within(CONNECT_TIMEOUT, || Ok(true)).unwrap());
     }
 }
