@@ -160,6 +160,7 @@ pub(super) struct State {
 
 #[derive(Default)]
 pub(super) struct Shared {
+    /// Nobody who holds it waits for `faults`.
     state: Mutex<State>,
     faults: Mutex<Faults>,
     base: OnceLock<String>,

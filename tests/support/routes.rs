@@ -277,14 +277,14 @@ fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, bo
 }
 
 fn tags(shared: &Shared, name: &str, _: &str, request: &mut Request, _: &mut dyn Read) -> Option<Response> {
-    let page = shared.faults().page.unwrap_or(usize::MAX);
+    let faults = shared.faults().clone();
+    let page = faults.page.unwrap_or(usize::MAX);
     let state = shared.state();
     let Some(repository) = state.repositories.get(name) else {
         return Some(error(404, "NAME_UNKNOWN", "repository name not known to registry"));
     };
     let last = request.parameter("last").unwrap_or_default();
-    let unlisted = shared.faults().unlisted;
-    let is_listed = |tag: &&String| unlisted.is_none_or(|part| !tag.contains(part));
+    let is_listed = |tag: &&String| faults.unlisted.is_none_or(|part| !tag.contains(part));
     let rest: Vec<&String> = repository.tags.keys().filter(|tag| **tag > last).filter(is_listed).collect();
     let shown = &rest[..page.min(rest.len())];
     let list: Vec<String> = shown.iter().map(|tag| format!("\"{tag}\"")).collect();
