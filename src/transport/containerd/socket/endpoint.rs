@@ -80,7 +80,10 @@ impl Endpoint for LocalSocket {
 }
 
 /// The result of `connect`, which cannot be cancelled, or `TimedOut` after `limit`.
-fn within<T: Send + 'static>(limit: Duration, connect: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+fn within<T: Send + 'static>(
+    limit: Duration,
+    connect: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (sender, result) = mpsc::channel();
     thread::Builder::new().spawn(move || sender.send(connect()))?;
     result.recv_timeout(limit).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
