@@ -3,7 +3,7 @@
 use crate::disk::{DAY_SECONDS, PARTIAL_LIFETIME_DAYS};
 use crate::image::Coding;
 use crate::transport::engine::{Engine, WireCompression};
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -265,7 +265,8 @@ pub struct SourceEngineOptions {
     pub src_root: Option<PathBuf>,
     /// Socket of containerd, here or on the remote host; also one that ssh -L forwards [default: CONTAINERD_ADDRESS (not
     /// with --src-root), else containerd's directory, else its usual socket]
-    #[arg(long, value_name = "SOCKET", env = "IMGMV_SRC_ADDRESS", conflicts_with = "src_root")]
+    #[arg(long, value_name = "SOCKET", env = "IMGMV_SRC_ADDRESS", conflicts_with = "src_root",
+          value_parser = NonEmptyStringValueParser::new())]
     pub src_address: Option<String>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE (not with --src-root), else all namespaces; on a remote host
     /// CONTAINERD_NAMESPACE there, else k8s.io if it exists]
@@ -296,7 +297,7 @@ pub struct LoadOptions {
     pub engine: Option<EngineName>,
     /// Socket of containerd, here or on the remote host [default: CONTAINERD_ADDRESS, else containerd's usual socket; if it
     /// cannot be opened, or layers that shrink go to a remote host, nerdctl or ctr loads the images]
-    #[arg(long, value_name = "SOCKET", env = "IMGMV_DST_ADDRESS")]
+    #[arg(long, value_name = "SOCKET", env = "IMGMV_DST_ADDRESS", value_parser = NonEmptyStringValueParser::new())]
     pub dst_address: Option<String>,
     /// containerd namespace [default: CONTAINERD_NAMESPACE on that host, else k8s.io if it exists]
     #[arg(long, visible_alias = "dst-namespace", value_name = "NS", env = "IMGMV_NAMESPACE")]

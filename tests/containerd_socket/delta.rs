@@ -161,7 +161,8 @@ fn a_blob_that_is_removed_meanwhile_is_missed_before_the_image_gets_its_name() {
         let next = far.copy(version(&[1, 2, 3]), false, removed).unwrap();
         let release = far.containerd.release;
         assert!(next.said.contains("disappeared; sending everything"), "{release:?}: {}", next.said);
-        assert_eq!(next.report.transferred.blobs, 1, "{release:?}: {}", next.said);
+        // None is sent if containerd's collection has not removed the bytes yet.
+        assert!(next.report.transferred.blobs <= 1, "{release:?}: {}", next.said);
         far.is_complete(3);
     }
 }

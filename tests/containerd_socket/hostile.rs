@@ -115,9 +115,11 @@ fn answers_to_a_list_are_not_believed() {
 
 #[test]
 fn what_does_not_speak_http_2_is_said_to_be_no_containerd() {
-    for bytes in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", &[0; 4096]] {
-        told(&list(&StandIn::sending(bytes).socket()), 7, &["listing images failed"]);
+    for bytes in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0; 4096]] {
+        let words = ["listing images failed", "does not speak HTTP/2", "another program's"];
+        told(&list(&StandIn::sending(bytes).socket()), 5, &words);
     }
+    told(&list(&StandIn::sending(b"").socket()), 7, &["listing images failed"]);
 }
 
 #[test]

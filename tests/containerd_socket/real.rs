@@ -110,11 +110,13 @@ fn a_blob_of_another_namespace_is_adopted_and_a_lost_one_is_sent_again() {
         let copy = |namespace: &str| {
             let name = format!("containerd:{NAME}");
             let before = line.up();
-            done(&["copy", &file, &name, "--dst-address", socket.to_str().unwrap(), "--namespace", namespace]);
-            line.up() - before
+            let to = ["--dst-address", socket.to_str().unwrap(), "--namespace", namespace];
+            let output = done(&[&["copy", &file, &name], &to[..]].concat());
+            (line.up() - before, output.stderr)
         };
-        let (first, second) = (copy("first"), copy(NAMESPACE));
+        let ((first, _), (second, text)) = (copy("first"), copy(NAMESPACE));
         assert!(second + 15_000 < first, "{second} after {first}");
+        assert!(text.contains("0 blobs transferred") && !text.contains("resuming"), "{text}");
         assert!(containerd.ctr(&["images", "check"]).contains(" complete ("));
         // A layer whose file is gone, though containerd lists it.
         let layers = containerd.ctr(&["content", "ls", "-q"]);
@@ -187,4 +189,7 @@ fn the_ends_of_a_socket_are_told_apart() {
     let gone = dir.path().join("gone");
     drop(std::os::unix::net::UnixListener::bind(&gone).unwrap());
     told(&gone, 7, &["nothing listens"]);
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    told(&file, 2, &["no socket"]);
 }

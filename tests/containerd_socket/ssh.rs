@@ -152,6 +152,7 @@ fn a_socket_that_the_user_names_is_not_replaced_by_commands() {
         assert!(named.status.success(), "{way:?}: {}", named.stderr);
         let missing = list("/tmp/no-such-socket");
         assert_eq!(missing.status.code(), Some(7), "{way:?}: {}", missing.stderr);
+        assert!(missing.stderr.to_lowercase().contains("open fail"), "{way:?}: {}", missing.stderr);
     }
 }
 

@@ -196,7 +196,7 @@ impl StandIn {
         StandIn { folder }
     }
 
-    /// Sends `bytes` to each client, and closes.
+    /// Sends `bytes` to each client; closes when the client does, or at once if there are no bytes.
     pub fn sending(bytes: &'static [u8]) -> StandIn {
         use std::io::{Read, Write};
         let folder = tempfile::tempdir().unwrap();
@@ -206,6 +206,8 @@ impl StandIn {
                 let Ok(mut client) = client else { return };
                 let _ = client.read(&mut [0; 1024]);
                 let _ = client.write_all(bytes);
+                // What was sent is read before the end of the connection is noticed.
+                while !bytes.is_empty() && client.read(&mut [0; 1024]).is_ok_and(|n| n > 0) {}
             }
         });
         StandIn { folder }

@@ -93,7 +93,8 @@ impl Address for HostAddress {
             Ok::<_, Error>(sink.with_cache(context.cache_dir.clone()))
         };
         if options.address.is_some() {
-            return Ok(Box::new(by_socket(options.address, options.namespace)?));
+            let socket = by_socket(options.address, options.namespace);
+            return Ok(Box::new(socket.map_err(|error| with_refusal(&*host, error))?));
         }
         let (found, address) = loader(&*host, &Engine::ALL, options)?;
         let by_commands = options.engine.is_some() || options.wire_compression.is_some();
@@ -189,7 +190,7 @@ impl HostAddress {
             Ok(Reader::Socket(store, RemoteSocket { connection, namespace: namespace.map(str::to_owned) }))
         };
         if options.address.is_some() {
-            return by_socket(options.address, options.namespace);
+            return by_socket(options.address, options.namespace).map_err(|error| with_refusal(&*host, error));
         }
         let engines = options.engine.as_ref().map_or(&Engine::ALL[..], std::slice::from_ref);
         let found = detect_with_address(&*host, engines, options.namespace, None);
@@ -229,12 +230,27 @@ fn forwarded(host: &Arc<dyn Host>, address: Option<&str>, context: &Context) -> 
 /// # Errors
 /// - `error`, if commands fail for the same reason.
 fn explain(host: &dyn Host, error: Error, found: &DetectedEngine, context: &Context) -> Result<()> {
-    if !matches!(error.kind(), Kind::RemoteHost | Kind::Denied | Kind::NotFound) {
+    if !is_unreachable(&error) {
         return Err(error);
     }
-    let reason = error.to_string();
-    let words = Some(host.refusal()).filter(|words| !words.is_empty() && !reason.contains(words.as_str()));
-    let words = words.map(|words| format!(" ({words})")).unwrap_or_default();
-    context.watch.event(Event::Detail(&format!("{reason}{words}; the commands of {found} are used instead")));
+    let reason = with_refusal(host, error);
+    context.watch.event(Event::Detail(&format!("{reason}; the commands of {found} are used instead")));
     Ok(())
+}
+
+/// Whether the forwarded socket failed, and not what was asked.
+fn is_unreachable(error: &Error) -> bool {
+    matches!(error.kind(), Kind::RemoteHost | Kind::Denied | Kind::NotFound)
+}
+
+/// `error` of a forwarded socket, with ssh's own words about it.
+fn with_refusal(host: &dyn Host, error: Error) -> Error {
+    if !is_unreachable(&error) {
+        return error;
+    }
+    let reason = error.to_string();
+    match host.refusal() {
+        words if words.is_empty() || reason.contains(&words) => error,
+        words => Error::new(error.kind(), format!("{reason} ({words})")),
+    }
 }

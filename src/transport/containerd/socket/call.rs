@@ -65,12 +65,13 @@ impl Call {
         })
     }
 
-    /// The server's status where it ended the call before the requests ended, else `failure`.
+    /// The server's status, or what it sent in place of HTTP/2, where it ended the call before the requests ended; else
+    /// `failure`.
     fn early_end(&mut self, failure: Failure) -> Failure {
         // Acknowledgements may come before it.
         for _ in 0..16 {
             match self.receive_bytes() {
-                Err(status @ Failure::Status(_)) => return status,
+                Err(cause @ (Failure::Status(_) | Failure::Protocol(_))) => return cause,
                 Ok(Some(_)) => {}
                 _ => return failure,
             }

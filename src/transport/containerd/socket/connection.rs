@@ -2,7 +2,7 @@
 //! thread moves the bytes. Every wait ends with the cancelled copy, and after a time without progress.
 
 use super::endpoint::Endpoint;
-use super::incoming::within;
+use super::incoming::{stream_failure, within};
 use super::status::Failure;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -187,6 +187,9 @@ impl Connection {
 
     /// Marks `live` as lost, so that the next call connects again, if `error` is the connection's and not one stream's.
     fn lost(&self, live: &Live, error: &h2::Error) -> Failure {
+        if error.is_library() {
+            return stream_failure(error);
+        }
         let mut end = lock(&live.end);
         if end.is_empty() && !(error.is_reset() && error.is_remote()) {
             *end = format!("the connection was lost: {error}");

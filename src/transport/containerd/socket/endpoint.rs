@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::remote::Host;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub trait Endpoint: Send + Sync {
     /// # Errors
     /// - `NotFound`: the socket does not exist.
     /// - `Denied`: this user may not open it.
+    /// - `Usage`: it is not a socket.
     /// - `RemoteHost`: nothing listens there, or the host cannot be reached.
     fn connect(&self) -> Result<UnixStream>;
 }
@@ -66,6 +68,9 @@ impl Endpoint for LocalSocket {
                 io::ErrorKind::PermissionDenied => {
                     Error::denied(format!("{name}: this user may not open the socket; run imgmv as root"))
                 }
+                io::ErrorKind::ConnectionRefused if !is_socket(&self.path) => {
+                    Error::usage(format!("{name}: this is a file or a directory, and no socket"))
+                }
                 io::ErrorKind::ConnectionRefused => {
                     Error::remote_host(format!("{name}: nothing listens on the socket; start containerd"))
                 }
@@ -77,6 +82,10 @@ impl Endpoint for LocalSocket {
             }
         })
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// The result of `connect`, which cannot be cancelled, or `TimedOut` after `limit`.

@@ -109,6 +109,9 @@ pub(super) async fn within<T>(patience: Duration, future: impl Future<Output = T
 
 /// The failure of one stream.
 pub(super) fn stream_failure(error: &h2::Error) -> Failure {
+    if error.is_library() {
+        return Failure::protocol(format!("does not speak HTTP/2 ({error}); the socket may be another program's"));
+    }
     Failure::Lost(format!("the stream was cut: {error}"))
 }
 

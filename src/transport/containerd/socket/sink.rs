@@ -16,6 +16,7 @@ use crate::image::{Descriptor, Digest, Manifest, Name, Reference};
 use crate::progress::Watch;
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin};
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,9 +144,10 @@ impl SocketSink {
         .map_err(|failure| self.error(failure, "deleting a damaged blob"))
     }
 
-    /// Opens the ingest of a blob; `None` if it is stored.
+    /// Opens the ingest of a blob; `None` if it is stored. An ingest that is complete is committed: it was cut off before
+    /// its commit, or another namespace has the blob, of which containerd then stores no second copy.
     fn open_blob(&self, scope: &Scope, target: &mut IngestTarget) -> Result<Option<Box<Ingest>>> {
-        let mut is_deleted = false;
+        let (mut is_deleted, mut is_tried) = (false, false);
         loop {
             let opened = self.open_ingest(scope, target);
             let opened = opened.map_err(|failure| self.error(failure, &format!("opening {}", target.reference)))?;
@@ -157,6 +159,12 @@ impl SocketSink {
                         "{}: blob {digest} is damaged, and another namespace shares it; remove its images there",
                         self.connection.name()
                     )));
+                }
+                (Opened::Ingest(ingest), Some(digest))
+                    if !is_tried && ingest.offset() > 0 && Some(ingest.offset()) == target.size =>
+                {
+                    // After a failure the bytes are hashed again.
+                    is_tried = ingest.commit(&digest, HashMap::new()).is_err();
                 }
                 (Opened::Ingest(ingest), _) => return Ok(Some(ingest)),
                 (Opened::Held, Some(digest)) if !is_deleted && !self.is_intact(&digest, target.size)? => {
