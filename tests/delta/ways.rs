@@ -256,7 +256,7 @@ fn write_layout(dir: &std::path::Path, seeds: &[u64]) {
 
 #[test]
 fn a_killed_copy_leaves_the_old_image_and_the_next_one_sweeps_after_it() {
-    for kind in [Kind::Docker20, Kind::Containerd16] {
+    for (kind, engine) in [(Kind::Docker20, "docker"), (Kind::Containerd16, "ctr")] {
         let Some(far) = Far::start(kind) else { continue };
         far.copy(&version(&[1], Coding::Raw)).unwrap();
         let before = far.peer.id(APP);
@@ -267,7 +267,7 @@ fn a_killed_copy_leaves_the_old_image_and_the_next_one_sweeps_after_it() {
         let source = format!("oci:{}", layout.display());
         let run = |more: &[&str]| {
             let mut imgmv = crate::program::command(env!("CARGO_BIN_EXE_imgmv"));
-            imgmv.args(["copy", "--ssh", &ssh, &source, "ssh://node1"]).args(more);
+            imgmv.args(["copy", "--ssh", &ssh, &source, "ssh://node1", "--engine", engine]).args(more);
             imgmv.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
         far.line.counted();
