@@ -39,8 +39,11 @@ impl PrivateDir {
         sweep(parent);
         let mut builder = tempfile::Builder::new();
         let directory = builder.prefix(PREFIX).permissions(Permissions::from_mode(0o700)).tempdir_in(parent).ok()?;
-        let lock = File::create_new(directory.path().join(LOCK_FILE)).ok()?;
+        // Locked before it has the name that a sweep of another process looks for.
+        let unnamed = directory.path().join("new");
+        let lock = File::create_new(&unnamed).ok()?;
         lock.try_lock().ok()?;
+        fs::rename(&unnamed, directory.path().join(LOCK_FILE)).ok()?;
         Some(PrivateDir { directory, _lock: lock })
     }
 
@@ -95,5 +98,20 @@ mod tests {
         let path = second.path().to_owned();
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn processes_that_start_at_the_same_time_keep_their_directories() {
+        let parent = tempfile::tempdir_in("/tmp").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let own = PrivateDir::create_in(parent.path()).unwrap();
+                        fs::write(own.path().join("s"), b"").unwrap();
+                    }
+                });
+            }
+        });
     }
 }
