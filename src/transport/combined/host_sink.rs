@@ -1,6 +1,7 @@
 //! containerd of another host as a destination: by its forwarded socket, which resumes inside a layer, or by commands,
 //! which compress uncompressed layers for the connection. The images decide, once they are known: compression sends half
-//! of the bytes of usual layers, and nothing less of layers of compressed files.
+//! of the bytes of usual layers, and nothing less of layers of compressed files. Images of a registry, of which usual
+//! layers are compressed, go by the socket.
 
 use crate::error::{Error, Result};
 use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
@@ -57,7 +58,9 @@ fn wants_compression(upcoming: &Upcoming<'_>) -> bool {
             let is_raw = |blob: &&Descriptor| blob.coding() == Some(Coding::Raw);
             let raw = || blobs.iter().filter(is_raw);
             let largest = raw().max_by_key(|blob| blob.size);
-            raw().map(|blob| blob.size).sum::<u64>() >= MIN_UNCOMPRESSED_BYTES
+            // A registry's blobs are read once: samples would cost requests.
+            source.profile().origin.is_none()
+                && raw().map(|blob| blob.size).sum::<u64>() >= MIN_UNCOMPRESSED_BYTES
                 && largest.is_some_and(|largest| shrinks(*source, largest))
         }
         // A stream of docker save has uncompressed layers, and an upload without a digest cannot be resumed.
