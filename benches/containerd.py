@@ -106,40 +106,43 @@ def delayed(source, target):
             return
 
 
-def delay(path, target):
-    """A socket at `path` from which a far line leads to the socket `target`."""
+def listening(path, greet):
+    """A socket at `path`; `greet` gets each client."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
 
     def accept():
         while True:
-            near, _ = listener.accept()
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(str(target))
-            for ends in ((near, far), (far, near)):
-                threading.Thread(target=delayed, args=ends, daemon=True).start()
+            greet(listener.accept()[0])
 
     threading.Thread(target=accept, daemon=True).start()
 
 
+def delay(path, target):
+    """A socket at `path` from which a far line leads to the socket `target`."""
+
+    def lead(near):
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(str(target))
+        for ends in ((near, far), (far, near)):
+            threading.Thread(target=delayed, args=ends, daemon=True).start()
+
+    listening(path, lead)
+
+
 def plain(path, size):
     """A socket at `path` that sends `size` bytes to everyone who sends one."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    listener.listen()
 
-    def serve():
-        while True:
-            client, _ = listener.accept()
-            client.recv(1)
-            piece, left = bytes(PIECE), size
-            while left > 0:
-                client.sendall(piece[:left])
-                left -= len(piece)
-            client.close()
+    def send(client):
+        client.recv(1)
+        piece, left = bytes(PIECE), size
+        while left > 0:
+            client.sendall(piece[:left])
+            left -= len(piece)
+        client.close()
 
-    threading.Thread(target=serve, daemon=True).start()
+    listening(path, send)
 
 
 def received(path):

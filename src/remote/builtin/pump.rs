@@ -7,8 +7,8 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::remote::Exit;
 use crate::remote::tail::Tail;
+use crate::remote::{Exit, Waiter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, Session};
 use std::{
@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,31 @@ pub(super) struct Pump {
     pub cancel: Cancel,
     /// The host's name, for messages.
     pub host: String,
+}
+
+/// A thread that runs a [`Pump`]. Dropped, it is stopped.
+pub(super) struct PumpThread {
+    pub thread: Option<JoinHandle<Result<Exit>>>,
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Waiter for PumpThread {
+    fn wait(mut self: Box<Self>) -> Result<Exit> {
+        let ended = self.thread.take().map(JoinHandle::join);
+        match ended {
+            Some(Ok(exit)) => exit,
+            _ => Err(Error::failed("internal error: the thread that moves a command's bytes over ssh panicked")),
+        }
+    }
+}
+
+impl Drop for PumpThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The result of one operation.
