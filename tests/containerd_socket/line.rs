@@ -13,6 +13,7 @@ type Event = Box<dyn FnOnce() + Send>;
 pub struct Line {
     /// The bytes from the client to the server.
     up: Arc<AtomicU64>,
+    down: Arc<AtomicU64>,
     event: Arc<Mutex<Option<Event>>>,
 }
 
@@ -21,9 +22,9 @@ impl Line {
     pub fn new(socket: &Path, target: &Path, at: u64, event: impl FnOnce() + Send + 'static) -> Line {
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).unwrap();
-        let up = Arc::new(AtomicU64::new(0));
+        let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let event: Arc<Mutex<Option<Event>>> = Arc::new(Mutex::new(Some(Box::new(event))));
-        let (counted, target) = (up.clone(), target.to_owned());
+        let (counted, received, target) = (up.clone(), down.clone(), target.to_owned());
         let pending = event.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -40,10 +41,11 @@ impl Line {
                         }
                     });
                 });
-                thread::spawn(move || pass(server, client, &AtomicU64::new(0), &|_| {}));
+                let received = received.clone();
+                thread::spawn(move || pass(server, client, &received, &|_| {}));
             }
         });
-        Line { up, event: pending }
+        Line { up, down, event: pending }
     }
 
     /// Whether the event is still to come.
@@ -53,6 +55,10 @@ impl Line {
 
     pub fn up(&self) -> u64 {
         self.up.load(Ordering::SeqCst)
+    }
+
+    pub fn down(&self) -> u64 {
+        self.down.load(Ordering::SeqCst)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A neighbour's containerd served as a registry: by a socket that ssh forwards beforehand, and by one command.
 
 use crate::daemon::{Containerd, NAMESPACE};
+use crate::line::Line;
 use crate::ssh::{imgmv_of, runtime};
 use crate::support::docker_dir::tar_of;
 use crate::support::engines::{Kind, Peer};
@@ -117,6 +118,30 @@ fn containerd_pulls(server: &Server) {
         let pull = [&["images", "pull", "--snapshotter", "native", "--hosts-dir", &dir], local, &[NAME]].concat();
         containerd.client(&pull);
         assert_eq!(containerd.id(NAME).as_deref(), Some(HELLO), "{kind:?}");
+    }
+}
+
+/// A reader that is opened again for each buffer would let containerd send megabytes ahead each time.
+#[test]
+fn a_served_blob_is_read_once() {
+    const LAYER_BYTES: usize = 16 << 20;
+    let dir = TempDir::new_in("/tmp").unwrap();
+    let layer = tar_of(&[("noise", &noise(7, LAYER_BYTES))]);
+    let digest = Digest::of(&layer);
+    let file = archive(dir.path(), "docker.io/t/big:1", &[layer]).display().to_string();
+    for containerd in Containerd::each() {
+        let to = ["containerd:docker.io/t/big:1", "--namespace", NAMESPACE, "--dst-address", &containerd.socket()];
+        let copied = command(env!("CARGO_BIN_EXE_imgmv")).args(["copy", "-q", &file]).args(to).output().unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let socket = dir.path().join("line");
+        let line = Line::new(&socket, containerd.socket().as_ref(), u64::MAX, || {});
+        let mut serve = command(env!("CARGO_BIN_EXE_imgmv"));
+        serve.args(["serve", "containerd:", "--listen", "127.0.0.1:0", "--src-address"]).arg(&socket);
+        let server = Server::spawn(&mut serve);
+        let (status, bytes) = server.get(&format!("/v2/t/big/blobs/{digest}"));
+        assert_eq!((status, Digest::of(&bytes)), (200, digest), "{:?}", containerd.release);
+        let down = line.down();
+        assert!(down < (LAYER_BYTES + (1 << 20)) as u64, "{:?}: {down}", containerd.release);
     }
 }
 

@@ -4,6 +4,7 @@ use super::catalog::{Backend, Repository, RepositoryRequest, TagOrDigest, parse_
 use super::digest_tags;
 use super::reload::Reloading;
 use super::repository_names::{RepositoryTable, Tags};
+use super::upstream::spawn_reader;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, MAX_MANIFEST_BYTES, Manifest};
 use crate::progress::Watch;
@@ -132,7 +133,10 @@ impl Repository for StoreRepository {
     }
 
     fn open(&self, digest: &Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        reopening_reader(self.store.clone(), Descriptor::new("", *digest, size), from)
+        let (store, blob) = (self.store.clone(), Descriptor::new("", *digest, size));
+        // Each opening of a remote blob sends bytes ahead, so such a blob is opened once.
+        let open = if store.profile().is_remote { spawn_reader } else { reopening_reader };
+        open(store, blob, from)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {

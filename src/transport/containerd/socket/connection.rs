@@ -79,11 +79,6 @@ impl Connection {
         self.endpoint.name()
     }
 
-    /// Whether its bytes go over a network.
-    pub fn is_remote(&self) -> bool {
-        self.endpoint.is_remote()
-    }
-
     /// The limits of the connection.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -169,6 +164,9 @@ impl Connection {
                 .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .max_header_list_size(MAX_HEADER_BYTES)
                 .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
+                // h2 counts each frame that is still on its way when a reader is dropped, for the life of the
+                // connection, and would end it after 1024.
+                .max_local_error_reset_streams(None)
                 .enable_push(false);
             let (requests, connection) = builder.handshake::<_, Bytes>(socket).await.map_err(|e| e.to_string())?;
             let end = Arc::new(Mutex::new(String::new()));

@@ -21,11 +21,6 @@ pub trait Endpoint: Send + Sync {
     /// The subject of messages: `containerd at /run/containerd/containerd.sock`, `web1: containerd`.
     fn name(&self) -> &str;
 
-    /// Whether its bytes go over a network.
-    fn is_remote(&self) -> bool {
-        false
-    }
-
     /// Opens a connection.
     ///
     /// # Errors
@@ -117,10 +112,6 @@ impl ForwardedSocket {
 impl Endpoint for ForwardedSocket {
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn is_remote(&self) -> bool {
-        true
     }
 
     fn connect(&self) -> Result<UnixStream> {

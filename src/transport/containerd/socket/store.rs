@@ -147,7 +147,8 @@ impl Store for SocketStore {
 
     /// containerd stores an index with the image of one platform only.
     fn profile(&self) -> Profile {
-        let (is_remote, empty_message) = (self.connection.is_remote(), self.catalog.empty_message());
-        Profile { is_sparse: true, is_remote, empty_message, ..Profile::default() }
+        let empty_message = self.catalog.empty_message();
+        // The socket may be one that ssh -L forwards.
+        Profile { is_sparse: true, is_remote: true, empty_message, ..Profile::default() }
     }
 }
