@@ -4,8 +4,8 @@
 use super::context::CliRun;
 use super::output::options::OutputOptions;
 use super::verbs::{
-    blob, cache, completions, copy, delete, diff, digest, inspect, list, load, login, logout, man, save, serve, tag,
-    verify,
+    blob, cache, completions, copy, delete, diff, digest, inspect, list, load, login, logout, man, save, serve, sync,
+    tag, verify,
 };
 use crate::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -22,6 +22,8 @@ Examples:
       several images; layers that they share are stored once
   imgmv load -i bundle.tar
       into the engine on this host
+  imgmv sync images.txt registry.lan:5000/
+      many images, from a list or the file of another tool
   imgmv list oci:./mirror
   imgmv inspect app.tar
   imgmv verify bundle.tar
@@ -58,6 +60,7 @@ pub enum Verb {
     Copy(Box<copy::CopyVerb>),
     Save(save::SaveVerb),
     Load(load::LoadVerb),
+    Sync(Box<sync::SyncVerb>),
     Serve(serve::ServeVerb),
     Tag(tag::TagVerb),
     Delete(delete::DeleteVerb),
@@ -81,6 +84,7 @@ impl Verb {
             Verb::Copy(copy) => copy.run(run),
             Verb::Save(save) => save.run(run),
             Verb::Load(load) => load.run(run),
+            Verb::Sync(sync) => sync.run(run),
             Verb::Serve(serve) => serve.run(run),
             Verb::Tag(tag) => tag.run(run),
             Verb::Delete(delete) => delete.run(run),

@@ -21,17 +21,35 @@ pub fn copy_all(
     run: &CliRun,
     copy: impl Fn(usize, &CliRun) -> Result<Report> + Sync,
 ) -> Vec<Finished> {
+    let timed = |index: usize, run: &CliRun| {
+        let started = Instant::now();
+        (copy(index, run), started.elapsed())
+    };
+    let results = run_all(names, parallel, run, timed).into_iter();
+    results.map(|result| result.unwrap_or_else(|error| (Err(error), Duration::ZERO))).collect()
+}
+
+/// As [`copy_all`], for work with any result.
+///
+/// # Errors
+/// Of each work: `Interrupted` before its start, or `Failed` if its thread panicked.
+pub fn run_all<R: Send>(
+    names: &[impl AsRef<str> + Sync],
+    parallel: usize,
+    run: &CliRun,
+    work: impl Fn(usize, &CliRun) -> R + Sync,
+) -> Vec<Result<R>> {
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Finished>>> = names.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<Result<R>>>> = names.iter().map(|_| Mutex::new(None)).collect();
     let worker = || loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(name) = names.get(index) else { return };
-        let started = Instant::now();
-        let copy = || run.cancel.check().and_then(|()| copy(index, &run.for_destination(name)));
         // A panic in one copy must not end the others.
-        let result = catch_unwind(AssertUnwindSafe(copy))
-            .unwrap_or_else(|_| Err(Error::failed("internal error: the thread of this copy panicked")));
-        *lock(&results[index]) = Some((result, started.elapsed()));
+        let work = || work(index, &run.for_destination(name.as_ref()));
+        let panicked = |_| Error::failed("internal error: the thread of this copy panicked");
+        let result =
+            run.cancel.check().and_then(|()| catch_unwind(AssertUnwindSafe(work)).map_err(panicked));
+        *lock(&results[index]) = Some(result);
     };
     thread::scope(|scope| {
         for nth in 0..parallel {
@@ -42,6 +60,6 @@ pub fn copy_all(
             }
         }
     });
-    let not_started = || (Err(Error::failed("the copy was not started")), Duration::ZERO);
+    let not_started = || Err(Error::failed("the copy was not started"));
     results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(not_started)).collect()
 }

@@ -3,6 +3,7 @@
 mod address;
 mod args;
 mod ask;
+mod below;
 mod compare;
 mod context;
 mod copy_many;
@@ -12,6 +13,7 @@ mod options;
 mod output;
 mod reach;
 mod signals;
+mod sync;
 mod verbs;
 mod verify_blobs;
 mod vm_hosts;

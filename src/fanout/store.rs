@@ -96,6 +96,9 @@ impl Store for Subscriber {
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         self.common.store.find(digest)
     }
+    fn resolve(&self, selector: &Selector) -> Result<Option<Descriptor>> {
+        self.common.store.resolve(selector)
+    }
     fn names(&self) -> Result<Vec<Name>> {
         self.common.store.names()
     }

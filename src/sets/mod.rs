@@ -80,8 +80,8 @@ pub struct HostOptions {
     pub insecure: bool,
 }
 
-/// The credentials beside a host.
-#[derive(Clone, PartialEq, Eq)]
+/// The credentials for a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
     pub password: crate::transport::registry::Secret,

@@ -11,7 +11,7 @@ mod referrers;
 mod several;
 mod wrapper;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Image, Manifest, Name, digest_tags};
 use std::{borrow::Cow, collections::HashMap, io::Read, sync::Arc};
 
@@ -122,6 +122,16 @@ pub trait Store: Send + Sync {
     /// 1. A size of 0 stands for a size that only reading shows.
     /// 2. The bytes are not read.
     fn find(&self, digest: &Digest) -> Result<Option<Descriptor>>;
+
+    /// The manifest or index that `selector` selects, with its bytes unread where the store can tell; `None` where it
+    /// does not exist.
+    fn resolve(&self, selector: &Selector) -> Result<Option<Descriptor>> {
+        match self.roots(std::slice::from_ref(selector)) {
+            Ok(roots) => Ok(roots.into_iter().next().map(|root| root.descriptor)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 
     /// Every name in the store. The manifests behind the names are not read.
     fn names(&self) -> Result<Vec<Name>> {

@@ -36,6 +36,10 @@ impl<W: Wrapper> Store for W {
         self.wrapped().find(digest)
     }
 
+    fn resolve(&self, selector: &Selector) -> Result<Option<Descriptor>> {
+        self.wrapped().resolve(selector)
+    }
+
     fn names(&self) -> Result<Vec<Name>> {
         self.wrapped().names()
     }

@@ -3,7 +3,7 @@
 use super::names;
 use super::options::{Context, ReadOptions, WriteOptions};
 use super::registry::{Prefix, Registry};
-use crate::image::{Descriptor, Digest, Name};
+use crate::image::{Descriptor, Digest, Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Repositories, Selector, Store};
 use crate::tarball::UnopenedArchive;
@@ -109,6 +109,11 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
 
     /// The prefix of a registry below which each image keeps its path.
     fn prefix(&self) -> Option<&Prefix> {
+        None
+    }
+
+    /// The repository of a registry, with the tag or digest of the address.
+    fn repository(&self) -> Option<&Reference> {
         None
     }
 

@@ -23,7 +23,7 @@ pub(crate) const TABLE: &[Transport] = &[
 
 /// The forms without a scheme; the first that fits is taken.
 pub(crate) const SHORT_FORMS: &[ShortForm] =
-    &[archive::address::STDIO, combined::PATH, combined::HOST, registry::address::REFERENCE];
+    &[archive::address::STDIO, combined::PATH, combined::HOST, registry::address::PREFIX, registry::address::REFERENCE];
 
 /// Parses a SRC or DST. Every error is `Usage` and names what to write.
 pub(crate) fn parse(word: &OsStr) -> Parsed {

@@ -2,6 +2,7 @@
 
 mod backends;
 pub(super) mod copy_options;
+mod document_hosts;
 pub(super) mod insecure;
 pub(super) mod inspect_source;
 pub(super) mod mirror_options;
@@ -26,7 +27,7 @@ use crate::tarball::UnopenedArchive;
 use crate::transport::address::{AddressProfile, Deletable, InPlace, Listed, OpenSource, SelectedSource};
 use crate::transport::engine::Engine;
 use crate::transport::options::{Context, ReadOptions};
-use crate::transport::registry::{Access, ForeignStore};
+use crate::transport::registry::{Access, Credentials, ForeignStore, Insecure};
 use crate::{Error, Result};
 use clap::Args;
 use rate_limit::{limited, limited_bytes, shared};
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 pub use super::address::hint::with_hint;
 pub use backends::backend;
+pub use document_hosts::DocumentHosts;
 pub use sinks::{Written, sink, stdout_for_archive};
 
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
@@ -113,6 +115,9 @@ pub struct NetworkOptions {
     /// `--foreign fetch`
     #[arg(skip)]
     pub fetch_foreign: bool,
+    /// The hosts of the document of `imgmv sync`.
+    #[arg(skip)]
+    pub documented: Arc<DocumentHosts>,
 }
 
 impl NetworkOptions {
@@ -239,8 +244,15 @@ fn access_to(
     network: &NetworkOptions,
     run: &CliRun,
 ) -> Result<Access> {
-    let insecure = insecure::decide(host, repository, side.insecure, run);
-    Ok(Access { insecure, ..network.access(side, run)? })
+    let is_insecure = side.insecure.is_none() && network.documented.is_insecure(host);
+    let insecure = match is_insecure {
+        true => Insecure::ByDocument,
+        false => insecure::decide(host, repository, side.insecure, run),
+    };
+    let access = network.access(side, run)?;
+    let login = network.documented.credentials(host, repository).filter(|_| access.credentials == Credentials::Stored);
+    let credentials = login.unwrap_or_else(|| access.credentials.clone());
+    Ok(Access { insecure, credentials, ..access })
 }
 
 /// The access to any other registry by the options of the source.

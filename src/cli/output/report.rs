@@ -71,7 +71,7 @@ struct CopiedImageEntry<'a> {
 }
 
 #[derive(Serialize)]
-struct CountEntry {
+pub struct CountEntry {
     blobs: usize,
     bytes: u64,
 }
@@ -224,12 +224,12 @@ impl<'a> CopiedImageEntry<'a> {
 }
 
 /// Seconds, rounded to milliseconds.
-fn seconds(duration: Duration) -> f64 {
+pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// Returns one line about a copy.
-fn describe(report: &Report, images: usize, retries: usize, duration: Duration) -> String {
+pub fn describe(report: &Report, images: usize, retries: usize, duration: Duration) -> String {
     let verb = if report.dry_run { "to transfer" } else { "transferred" };
     let resumed = match report.resumed_bytes {
         0 => String::new(),
@@ -280,7 +280,7 @@ pub fn name_lines<'a>(names: &'a [Name], digest: &'a Digest) -> impl Iterator<It
 }
 
 /// Replaces `file` atomically. A device or a pipe is written directly.
-fn replace_file(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn replace_file(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if fs::metadata(file).is_ok_and(|existing| !existing.is_file()) {
         return fs::write(file, bytes);
     }

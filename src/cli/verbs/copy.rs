@@ -4,6 +4,7 @@ use crate::cli::address;
 use crate::cli::address::Address;
 use crate::cli::address::destinations::{Destination, parse_destinations};
 use crate::cli::address::help::PLACES;
+use crate::cli::below::CopyBelow;
 use crate::cli::context::CliRun;
 use crate::cli::copy_many;
 use crate::cli::open;
@@ -12,14 +13,9 @@ use crate::cli::open::copy_options::CopyOptions;
 use crate::cli::open::shared_source::shared_source;
 use crate::cli::open::{NetworkOptions, Opened, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
-use crate::copy::plan::left_out;
-use crate::copy::{Naming, Options, Report};
-use crate::image::{Name, Reference};
-use crate::source::attached::{image_roots, no_image_message};
-use crate::source::{Root, Selector, Store};
+use crate::copy::{Options, Report};
 use crate::transfer::Budget;
-use crate::transport::registry::Prefix;
-use crate::{Error, Result};
+use crate::Result;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -157,7 +153,9 @@ impl CopyVerb {
     ) -> Result<Report> {
         let options = Options { budget: Budget { copies }, ..self.copying.engine_options() };
         if let Some(prefix) = target.prefix() {
-            return self.copy_below(prefix, opened, &options, run);
+            let below = CopyBelow { prefix, options: &options, into: &self.into, network: &self.network };
+            address::naming(prefix, &self.names)?;
+            return below.copy(opened, &self.copying, run);
         }
         if target.names_itself() && !self.names.is_empty() {
             run.watch().say("DST contains the name of the image; --as is ignored");
@@ -166,69 +164,4 @@ impl CopyVerb {
         let sink = open::sink(target, into, &self.network, &self.copying.written(), run)?;
         copy_options::copy_all(vec![opened.job(options)], &*sink, run)
     }
-
-    /// Copies each image to its own repository below `prefix`.
-    fn copy_below(&self, prefix: &Prefix, opened: Opened, options: &Options, run: &CliRun) -> Result<Report> {
-        address::naming(prefix, &self.names)?;
-        let Opened { source, selectors, name: own } = opened;
-        let Some(store) = source.again().and_then(|source| source.into_store().ok()) else {
-            return Err(Error::usage(
-                "a DST that ends in / needs the image names first, but SRC is streamed; save it to an uncompressed \
-                 file first",
-            ));
-        };
-        let mut repositories: Vec<(Reference, Vec<(Selector, Name)>)> = Vec::new();
-        let mut roots = image_roots(&*store, &selectors)?;
-        if roots.is_empty() && !options.allow_empty {
-            return Err(Error::not_found(no_image_message(&*store)));
-        }
-        let is_unnamed = |root: &Root| root.name.as_ref().or(own.as_ref()).is_none();
-        let unnamed: Vec<String> =
-            roots.iter().filter(|root| is_unnamed(root)).map(|root| label(root, &*store)).collect();
-        if selectors.is_empty() && !unnamed.is_empty() && unnamed.len() < roots.len() {
-            run.watch().say(&left_out(&unnamed));
-            roots.retain(|root| !is_unnamed(root));
-        }
-        // Names by digest come last: a tag of the same image in the same repository makes them unnecessary.
-        roots.sort_by_key(|root| root.name.as_ref().is_some_and(|name| name.digest().is_some()));
-        for root in roots {
-            let digest = root.descriptor.digest;
-            let Some(name) = root.name.as_ref().or(own.as_ref()).and_then(Name::reference) else {
-                return Err(Error::usage(format!(
-                    "image {} has no name, so its repository below DST is unknown; copy it alone to DST/NAME:TAG",
-                    label(&root, &*store)
-                )));
-            };
-            let target = prefix.under(&name)?;
-            let job = (Selector::Digest(digest), Name::from(&target));
-            match repositories.iter_mut().find(|(known, _)| known.full_repository() == target.full_repository()) {
-                Some((_, jobs)) if target.tag.is_none() && jobs.iter().any(|(known, _)| *known == job.0) => {}
-                Some((_, jobs)) => jobs.push(job),
-                None => repositories.push((target, vec![job])),
-            }
-        }
-        let mut sum = Report { dry_run: self.copying.transfer.dry_run, ..Report::default() };
-        for (repository, jobs) in repositories {
-            let sink =
-                open::sink(&*prefix.repository(&repository), &self.into, &self.network, &self.copying.written(), run)?;
-            let jobs = jobs.into_iter().filter_map(|(selector, name)| {
-                let naming = Naming::Names(vec![name]);
-                Some((source.again()?, Options { selectors: vec![selector], naming, ..options.clone() }))
-            });
-            merge(&mut sum, copy_options::copy_all(jobs.collect(), &*sink, run)?);
-        }
-        Ok(sum)
-    }
-}
-
-/// The digest by which the source knows the image of `root`: of one without a manifest, the image ID.
-fn label(root: &Root, store: &dyn Store) -> String {
-    let manifest = if root.synthesised { root.read(store).ok() } else { None };
-    let config = manifest.as_ref().and_then(|manifest| manifest.config());
-    config.map_or(root.descriptor.digest, |config| config.digest).to_string()
-}
-
-fn merge(sum: &mut Report, one: Report) {
-    sum.count(&one);
-    sum.images.extend(one.images);
 }

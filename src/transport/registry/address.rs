@@ -38,6 +38,17 @@ pub(crate) const DOCKER: Transport = Transport {
     },
 };
 
+pub(crate) const PREFIX: ShortForm = ShortForm {
+    syntax: "HOST[:PORT]/[PATH/]",
+    help: &["a prefix of a registry, if HOST has a dot or a port, or is localhost"],
+    serve_forms: &[],
+    parse: |text| {
+        let (first, _) = text.split_once('/').filter(|_| text.ends_with('/'))?;
+        let is_host = first.contains(['.', ':']) || first == "localhost";
+        is_host.then(|| Ok(Box::new(Prefix::parse(text, text)?) as Box<dyn Address>))
+    },
+};
+
 pub(crate) const REFERENCE: ShortForm = ShortForm {
     syntax: "any other reference",
     help: &["a registry"],
@@ -115,6 +126,10 @@ impl Address for RepositoryAddress {
 
     fn names_itself(&self) -> bool {
         self.0.tag.is_some()
+    }
+
+    fn repository(&self) -> Option<&Reference> {
+        Some(&self.0)
     }
 
     fn names(&self, given: &[String]) -> Result<Vec<Name>> {

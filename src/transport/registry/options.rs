@@ -56,6 +56,9 @@ pub enum Insecure {
     /// For this host only, by the configuration of this host's engines ([`super::mirrors::insecure`]). Redirect targets
     /// are not included. Credentials go over plain HTTP only if a login at that HTTP host stored them.
     ByFiles,
+    /// For this host only, by a document of images (`imgmv sync`). Redirect targets are not included. Credentials go over
+    /// plain HTTP if they stand in the document too, or a login at that HTTP host stored them.
+    ByDocument,
     /// For every host, by the user's option.
     ByUser,
 }
@@ -118,6 +121,17 @@ pub struct Access {
     pub buffer_bytes: usize,
     /// Headers sent to the registry's own host with every request: a name in lower case, and a value.
     pub headers: Vec<(&'static str, String)>,
+}
+
+impl Access {
+    /// Whether credentials may go over plain HTTP that no login at an HTTP host stored.
+    pub(super) fn sends_given_credentials_over_http(&self) -> bool {
+        match self.insecure {
+            Insecure::ByUser => true,
+            Insecure::ByDocument => matches!(self.credentials, Credentials::Password { .. }),
+            Insecure::No | Insecure::ByFiles => false,
+        }
+    }
 }
 
 impl Default for Access {

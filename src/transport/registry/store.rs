@@ -91,23 +91,35 @@ impl RepositoryStore {
     }
 
     fn select_root(&self, selector: &Selector, budget: &ManifestBudget) -> Result<Root> {
+        match self.selected(selector)? {
+            Selected::Digest(digest) => self.root(ManifestRef::Digest(&digest), budget),
+            Selected::Tag(tag) => {
+                self.root(ManifestRef::Tag(&tag), budget).inspect(|_| self.memory.saw_tag(&tag))
+            }
+        }
+    }
+
+    /// The tag or digest in this repository that `selector` names.
+    ///
+    /// # Errors
+    /// - `Usage`: it is not a reference, or one of another repository.
+    fn selected(&self, selector: &Selector) -> Result<Selected> {
         let text = match selector {
-            Selector::Digest(digest) => return self.root(ManifestRef::Digest(digest), budget),
+            Selector::Digest(digest) => return Ok(Selected::Digest(*digest)),
             Selector::Name(text) => text,
         };
-        let tagged = |tag: &str| self.root(ManifestRef::Tag(tag), budget).inspect(|_| self.memory.saw_tag(tag));
         if is_tag(text) {
-            return tagged(text);
+            return Ok(Selected::Tag(text.clone()));
         }
         let reference: Reference = text.parse()?;
         if (&reference.host, &reference.repository) != (&self.origin.host, &self.origin.repository) {
             let repository = format!("{}/{}", self.origin.host, self.origin.repository);
             return Err(Error::usage(format!("{text} is not in the repository {repository}")));
         }
-        match (&reference.digest, reference.tag_or_latest()) {
-            (Some(digest), _) => self.root(ManifestRef::Digest(digest), budget),
-            (None, tag) => tagged(tag.unwrap_or("latest")),
-        }
+        Ok(match (reference.digest, reference.tag_or_latest()) {
+            (Some(digest), _) => Selected::Digest(digest),
+            (None, tag) => Selected::Tag(tag.unwrap_or("latest").to_owned()),
+        })
     }
 
     /// Fetches the roots of all `tags` in parallel; returns them in the order of `tags`.
@@ -182,6 +194,12 @@ impl RepositoryStore {
     }
 }
 
+/// An image of a repository.
+enum Selected {
+    Tag(String),
+    Digest(Digest),
+}
+
 /// The sizes of the manifests that the roots of one request carry, in bytes.
 #[derive(Default)]
 struct ManifestBudget(Mutex<HashMap<Digest, usize>>);
@@ -220,6 +238,14 @@ impl Store for RepositoryStore {
         match self.blob_size(digest)? {
             Some(size) => Ok(Some(Descriptor::new(media_type::OCTETS, *digest, size))),
             None => self.find_manifest(digest),
+        }
+    }
+
+    /// Asks with `HEAD`.
+    fn resolve(&self, selector: &Selector) -> Result<Option<Descriptor>> {
+        match self.selected(selector)? {
+            Selected::Tag(tag) => self.resolve_tag(&tag),
+            Selected::Digest(digest) => self.find_manifest(&digest),
         }
     }
 

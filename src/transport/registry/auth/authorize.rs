@@ -115,7 +115,7 @@ impl RegistryClient {
 
     /// Whether `found` would be sent over plain HTTP, which neither the user nor an earlier login allowed.
     fn blocked_by_plain_http(&self, found: &FoundCredentials) -> Result<bool> {
-        let allowed = found.login.is_none() || found.over_http || self.access.insecure == Insecure::ByUser;
+        let allowed = found.login.is_none() || found.over_http || self.access.sends_given_credentials_over_http();
         Ok(!allowed && self.is_over_plain_http()?)
     }
 

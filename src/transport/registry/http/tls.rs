@@ -42,7 +42,7 @@ pub fn for_registry(access: &Access, host: &str) -> Result<Arc<ClientConfig>> {
 pub fn for_other_hosts(access: &Access) -> Result<Arc<ClientConfig>> {
     match access.insecure {
         Insecure::ByUser => client_config(Trust::Anything, None),
-        Insecure::ByFiles | Insecure::No => trusting(access, Vec::new(), None),
+        Insecure::ByFiles | Insecure::ByDocument | Insecure::No => trusting(access, Vec::new(), None),
     }
 }
 

@@ -105,6 +105,21 @@ impl MirroredStore {
         }
     }
 
+    /// As [`Self::first_success`], without the hosts whose tags are not trusted where the question is `by_tag`.
+    fn first_trusted<T>(&self, by_tag: bool, ask: impl Fn(&RepositoryStore) -> Result<T>) -> Result<T> {
+        let mut at = 0;
+        loop {
+            if by_tag && !self.trusts_tags[at] {
+                at += 1;
+                continue;
+            }
+            match ask(&self.hosts[at]) {
+                Ok(success) => return Ok(success),
+                Err(error) => at = self.next_host(at, error)?,
+            }
+        }
+    }
+
     /// Returns the host after `at`, which failed with `error`. Returns `error` if `at` is the last host.
     fn next_host(&self, at: usize, error: Error) -> Result<usize> {
         self.cancel.check()?;
@@ -120,16 +135,19 @@ impl MirroredStore {
 impl Store for MirroredStore {
     fn roots(&self, selectors: &[Selector]) -> Result<Vec<Root>> {
         let by_tag = selectors.is_empty() || selectors.iter().any(|selector| matches!(selector, Selector::Name(_)));
-        let mut at = 0;
-        loop {
-            if by_tag && !self.trusts_tags[at] {
-                at += 1;
-                continue;
-            }
-            match self.hosts[at].roots(selectors) {
-                Ok(roots) => return Ok(roots),
-                Err(error) => at = self.next_host(at, error)?,
-            }
+        self.first_trusted(by_tag, |host| host.roots(selectors))
+    }
+
+    fn resolve(&self, selector: &Selector) -> Result<Option<Descriptor>> {
+        let by_tag = matches!(selector, Selector::Name(_));
+        let found = |host: &RepositoryStore| {
+            let missing = || Error::not_found(format!("{selector} does not exist at {}", host.host()));
+            host.resolve(selector)?.ok_or_else(missing)
+        };
+        match self.first_trusted(by_tag, found) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

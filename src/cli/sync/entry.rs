@@ -1,0 +1,197 @@
+//! The entries of a set with their addresses parsed: a source, and the destinations of its images.
+
+use crate::cli::address::{self, Address};
+use crate::image::{Platform, Reference};
+use crate::sets::{Entry, ListedTag, Tags};
+use crate::tag_filter::TagFilter;
+use crate::transport::registry::Prefix;
+use crate::{Error, Result};
+use std::ffi::OsStr;
+
+/// An entry whose addresses are valid.
+pub struct SyncEntry {
+    /// The place in the document, for messages.
+    pub place: Box<str>,
+    pub source: EntrySource,
+    pub targets: Vec<Target>,
+    /// Empty: those of the command line.
+    pub platforms: Vec<Platform>,
+    /// None: as the command line says.
+    pub referrers: Option<bool>,
+}
+
+/// The source of an entry.
+pub enum EntrySource {
+    /// Listed tags or digests of a repository.
+    Listed(Reference, Vec<ListedTag>),
+    /// The tags of a repository that pass a filter.
+    Filtered(Reference, TagFilter),
+    /// Any other source of a copy, as written.
+    Other(Box<dyn Address>),
+}
+
+/// A destination of an entry.
+pub struct Target {
+    /// As the user wrote it.
+    pub word: Box<str>,
+    pub kind: TargetKind,
+}
+
+/// How the images of an entry are named at a destination, and how the destination is written.
+pub enum TargetKind {
+    /// Each image keeps its path below the prefix.
+    Prefix(Prefix),
+    /// Each tag of the source in this repository.
+    Repository(Reference),
+    /// The one image of the entry gets this name in a registry.
+    Image(Reference),
+    /// A layout; each image keeps its name.
+    Layout,
+    /// A destination that is written once, with all of its images.
+    Once,
+}
+
+impl SyncEntry {
+    /// Parses the addresses of `entry`. Its images go to `defaults` if the entry has no destination.
+    ///
+    /// # Errors
+    /// - `Usage`, with the place: an address is invalid, or the entry has no destination.
+    pub fn parse(entry: Entry, defaults: &[Box<str>]) -> Result<SyncEntry> {
+        let Entry { place, from, tags, to, platforms, referrers } = entry;
+        let words = if to.is_empty() { defaults } else { &to };
+        let parsed = || -> Result<(EntrySource, Vec<Target>)> {
+            if words.is_empty() {
+                return Err(Error::usage(format!("{from} has no destination; write DST on the command line")));
+            }
+            let source = EntrySource::parse(&from, tags)?;
+            Ok((source, words.iter().map(|word| Target::parse(word)).collect::<Result<_>>()?))
+        };
+        let (source, targets) = parsed().map_err(|error| error.at(&place))?;
+        let entry = SyncEntry { place, source, targets, platforms, referrers };
+        entry.check_names()?;
+        Ok(entry)
+    }
+
+    /// Fails if several images of the entry would get one name.
+    fn check_names(&self) -> Result<()> {
+        let one = match &self.source {
+            EntrySource::Listed(_, tags) => tags.len() == 1,
+            EntrySource::Filtered(..) => false,
+            EntrySource::Other(_) => true,
+        };
+        let fixed = self.targets.iter().find(|target| matches!(target.kind, TargetKind::Image(_)));
+        match fixed {
+            Some(target) if !one => Err(Error::usage(format!(
+                "{}: {} is the name of one image, but the entry may have several; remove its tag",
+                self.place, target.word
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The source, for messages.
+    pub fn from(&self) -> String {
+        match &self.source {
+            EntrySource::Listed(repository, _) | EntrySource::Filtered(repository, _) => repository.full_repository(),
+            EntrySource::Other(address) => address.to_string(),
+        }
+    }
+}
+
+impl EntrySource {
+    fn parse(from: &str, tags: Tags) -> Result<EntrySource> {
+        let address = address::parse(OsStr::new(from))?;
+        if address.prefix().is_some() {
+            return Err(Error::usage(format!("{from} is a prefix of a registry, not an image; write a repository")));
+        }
+        let Some(reference) = address.repository() else {
+            return match tags {
+                Tags::Named => Ok(EntrySource::Other(address)),
+                _ => Err(Error::usage(format!("{from} is not a repository of a registry; only a registry has tags"))),
+            };
+        };
+        let repository = Reference { tag: None, digest: None, ..reference.clone() };
+        Ok(match tags {
+            Tags::Named => {
+                let image = match (reference.tag_or_latest(), reference.digest) {
+                    (tag, Some(digest)) => ListedTag { from: digest.to_string().into(), to: tag.map(Box::from) },
+                    (tag, None) => ListedTag { from: tag.unwrap_or("latest").into(), to: None },
+                };
+                EntrySource::Listed(repository, vec![image])
+            }
+            Tags::Listed(tags) => EntrySource::Listed(repository, tags),
+            Tags::Filtered(filter) => EntrySource::Filtered(repository, filter),
+        })
+    }
+}
+
+impl Target {
+    /// Whether it is a registry.
+    pub fn is_registry(&self) -> bool {
+        !matches!(self.kind, TargetKind::Layout | TargetKind::Once)
+    }
+
+    fn parse(word: &str) -> Result<Target> {
+        let address = address::parse(OsStr::new(word))?;
+        let kind = match (address.prefix(), address.repository()) {
+            (Some(prefix), _) => TargetKind::Prefix(prefix.clone()),
+            (None, Some(reference)) if reference.digest.is_some() => {
+                return Err(Error::usage(format!("{word}: a destination has a tag, not a digest")));
+            }
+            (None, Some(reference)) if reference.tag.is_some() => TargetKind::Image(reference.clone()),
+            (None, Some(reference)) => TargetKind::Repository(reference.clone()),
+            (None, None) if address.layout().is_some() => TargetKind::Layout,
+            (None, None) => TargetKind::Once,
+        };
+        Ok(Target { word: word.into(), kind })
+    }
+
+    /// The address to open for an image with the name `name` at this destination.
+    pub fn address(&self, name: Option<&Reference>) -> Result<Box<dyn Address>> {
+        match (&self.kind, name) {
+            (TargetKind::Prefix(_) | TargetKind::Repository(_) | TargetKind::Image(_), Some(name)) => {
+                address::parse(OsStr::new(&format!("docker://{}", Reference { digest: None, ..name.clone() })))
+            }
+            _ => address::parse(OsStr::new(&*self.word)),
+        }
+    }
+
+    /// The name that the image `source` gets here. `tag` is its tag at the destination, if that is another one.
+    ///
+    /// # Errors
+    /// - `Usage`: the name is not valid, as with a repository that is too long.
+    pub fn name(&self, source: &Reference, tag: Option<&str>, keep_host: bool) -> Result<Reference> {
+        let tagged = match tag {
+            Some(tag) => Reference { tag: Some(tag.to_owned()), digest: None, ..source.clone() },
+            None => source.clone(),
+        };
+        let in_repository = |repository: &Reference| {
+            let digest = tagged.digest.filter(|_| tagged.tag.is_none());
+            Reference { tag: tagged.tag.clone(), digest, ..repository.clone() }
+        };
+        match &self.kind {
+            TargetKind::Prefix(prefix) if keep_host => prefix.under(&with_host(&tagged)),
+            TargetKind::Prefix(prefix) => prefix.under(&tagged),
+            TargetKind::Repository(repository) => Ok(in_repository(repository)),
+            TargetKind::Image(image) => Ok(image.clone()),
+            TargetKind::Layout | TargetKind::Once => Ok(tagged),
+        }
+    }
+}
+
+/// `image` with its host as the first part of its path; a colon becomes `_`.
+fn with_host(image: &Reference) -> Reference {
+    let host = image.host.to_ascii_lowercase().replace(':', "_");
+    Reference { repository: format!("{host}/{}", image.repository), ..image.clone() }
+}
+
+/// Parses every entry. `defaults` are the destinations of the command line.
+///
+/// # Errors
+/// - `Usage`: as [`SyncEntry::parse`], or no entry uses `defaults`.
+pub fn parse_all(entries: Vec<Entry>, defaults: &[Box<str>]) -> Result<Vec<SyncEntry>> {
+    if let ([first, ..], true) = (defaults, entries.iter().all(|entry| !entry.to.is_empty())) {
+        return Err(Error::usage(format!("{first} is not used: every entry has its own destination; remove DST")));
+    }
+    entries.into_iter().map(|entry| SyncEntry::parse(entry, defaults)).collect()
+}
