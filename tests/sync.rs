@@ -1,0 +1,13 @@
+//! `imgmv sync`: many images from a list, a pattern or a file, to every kind of destination.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "sync/copies.rs"]
+mod copies;
+#[path = "sync/failures.rs"]
+mod failures;
+#[path = "sync/locked.rs"]
+mod locked;
+#[path = "sync/scene.rs"]
+mod scene;

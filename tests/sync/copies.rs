@@ -1,0 +1,157 @@
+//! What is copied, where it goes, and what it costs.
+
+use super::scene::Scene;
+use crate::support::noise::noise;
+use crate::support::program::imgmv;
+use imgmv::Manifest;
+use serde_json::{Value, json};
+use std::fs;
+
+/// A scene with three images in two repositories, and their list.
+fn three() -> (Scene, String) {
+    let scene = Scene::new();
+    scene.image("team/app", "1", 11);
+    scene.image("team/app", "2", 12);
+    scene.image("base/db", "latest", 13);
+    let list = scene.write("images.txt", "# three images\nFROM/team/app:1\nFROM/team/app:2\n\nFROM/base/db\n");
+    (scene, list)
+}
+
+#[test]
+fn each_image_of_a_list_keeps_its_path_below_a_prefix() {
+    let (scene, list) = three();
+    let output = scene.synced(&[&list, "TO/mirror/"]);
+    for (repository, tag) in [("team/app", "1"), ("team/app", "2"), ("base/db", "latest")] {
+        let digest = scene.from.tag(repository, tag);
+        assert_eq!(scene.to.tag(&format!("mirror/{repository}"), tag), digest, "{repository}:{tag}");
+        let line = format!("{}/mirror/{repository}:{tag}@{}\n", scene.to.host(), digest.unwrap());
+        assert!(output.stdout.contains(&line), "{}", output.stdout);
+    }
+    let first = output.stderr.lines().next().unwrap();
+    assert!(first.starts_with(&list) && first.contains("list") && first.contains("3 entries"), "{first}");
+    assert!(output.stderr.contains("3 new, 0 changed, 0 same\n"), "{}", output.stderr);
+}
+
+#[test]
+fn the_host_of_the_source_stays_in_the_path_with_keep_host() {
+    let (scene, list) = three();
+    scene.synced(&[&list, "TO/", "--keep-host"]);
+    let host = scene.from.host().replace(':', "_");
+    assert!(scene.to.tag(&format!("{host}/base/db"), "latest").is_some());
+}
+
+#[test]
+fn a_second_run_asks_the_source_once_for_each_tag_and_moves_nothing() {
+    let (scene, list) = three();
+    scene.synced(&[&list, "TO/", "--no-referrers"]);
+    scene.from.forget_requests();
+    scene.to.forget_requests();
+    let output = scene.synced(&[&list, "TO/", "--no-referrers"]);
+    assert!(output.stderr.contains("0 new, 0 changed, 3 same\n"), "{}", output.stderr);
+    assert_eq!(scene.from.count("HEAD", "/manifests/"), 3);
+    assert_eq!((scene.from.count("GET", "/manifests/"), scene.from.count("GET", "/blobs/")), (0, 0));
+    assert_eq!((scene.to.count("POST", ""), scene.to.count("PUT", "")), (0, 0));
+}
+
+#[test]
+fn a_tag_that_moved_is_changed_and_the_others_are_the_same() {
+    let (scene, list) = three();
+    scene.synced(&[&list, "TO/"]);
+    let digest = scene.image("team/app", "2", 99);
+    let output = scene.synced(&[&list, "TO/", "--json"]);
+    let answer: Value = serde_json::from_str(&output.stdout).unwrap();
+    let states: Vec<&str> = answer["images"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["same", "changed", "same"]);
+    assert_eq!(scene.to.tag("team/app", "2"), Some(digest));
+}
+
+#[test]
+fn an_index_without_its_children_is_not_the_same() {
+    let scene = Scene::new();
+    let layers = [noise(1, 100), noise(2, 100)];
+    let children: Vec<Manifest> = layers.iter().map(|layer| scene.from.image("app", "x", &[layer])).collect();
+    let entries: Vec<Value> = children
+        .iter()
+        .zip(["amd64", "arm64"])
+        .map(|(child, architecture)| {
+            json!({"mediaType": child.descriptor.media_type, "digest": child.digest().to_string(),
+                   "size": child.bytes.len(), "platform": {"os": "linux", "architecture": architecture}})
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    let index = Manifest::from_bytes(index.to_string().into_bytes(), "application/vnd.oci.image.index.v1+json").unwrap();
+    scene.from.put_manifest("app", Some("1"), &index);
+    scene.to.faults().takes_sparse = true;
+    scene.synced(&["FROM/app:1", "TO/", "--no-referrers", "--platform", "linux/arm64"]);
+    assert_eq!(scene.to.tag("app", "1"), Some(index.digest()));
+    assert!(scene.to.manifest("app", &children[0].digest()).is_none());
+    scene.synced(&["FROM/app:1", "TO/", "--no-referrers"]);
+    assert!(scene.to.manifest("app", &children[0].digest()).is_some());
+}
+
+#[test]
+fn a_pattern_selects_the_latest_tags() {
+    let scene = Scene::new();
+    for (seed, tag) in ["1.2", "1.9", "1.10", "2.0", "edge"].iter().enumerate() {
+        scene.image("org/app", tag, seed as u64 + 20);
+    }
+    scene.synced(&[r"FROM/org/app:/^1\.\d+$/", "TO/copy/app", "--latest", "2"]);
+    let (_, tags) = scene.to.contents("copy/app");
+    assert_eq!(tags.keys().collect::<Vec<_>>(), ["1.10", "1.9"]);
+}
+
+#[test]
+fn a_source_with_several_destinations_is_read_once() {
+    let (scene, _) = three();
+    let document = "images:\n- {from: FROM/team/app, to: [TO/a/app, TO/b/app], tags: {regex: '^1$'}}\n";
+    let document = scene.write("set.yml", document);
+    scene.synced(&[&document]);
+    assert_eq!(scene.to.tag("a/app", "1"), scene.from.tag("team/app", "1"));
+    assert_eq!(scene.to.tag("b/app", "1"), scene.from.tag("team/app", "1"));
+    let blobs = scene.from.requests().iter().filter(|one| one.method == "GET" && one.path.contains("/blobs/")).count();
+    assert!(blobs <= 3, "{blobs} reads of 3 blobs");
+}
+
+#[test]
+fn all_images_go_into_one_archive_or_layout() {
+    let (scene, list) = three();
+    for to in ["bundle.tar", "mirror"] {
+        let place = match to {
+            "mirror" => format!("oci:{}", scene.at(to)),
+            _ => scene.at(to),
+        };
+        scene.synced(&[&list, &place]);
+        let listed = imgmv(&["list", &place], None).stdout;
+        let mut names: Vec<&str> = listed.lines().collect();
+        names.sort_unstable();
+        let host = scene.from.host();
+        let expected = [format!("{host}/base/db:latest"), format!("{host}/team/app:1"), format!("{host}/team/app:2")];
+        assert_eq!(names, expected, "{to}");
+        assert!(imgmv(&["verify", &place], None).status.success());
+    }
+}
+
+#[test]
+fn a_dry_run_tells_states_and_writes_nothing() {
+    let (scene, list) = three();
+    scene.synced(&["FROM/team/app:1", "TO/"]);
+    scene.to.forget_requests();
+    let lock = scene.at("lock");
+    let output = scene.synced(&[&list, "TO/", "--dry-run", "--lock-file", &lock]);
+    let states: Vec<&str> = output.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(states, ["same", "new", "new"], "{}", output.stdout);
+    assert!(output.stderr.contains("to transfer"), "{}", output.stderr);
+    assert_eq!((scene.to.count("POST", ""), scene.to.count("PUT", "")), (0, 0));
+    assert!(!fs::exists(lock).unwrap());
+}
+
+#[test]
+fn two_images_for_one_name_are_refused_before_anything_moves() {
+    let (scene, _) = three();
+    scene.image("other/app", "1", 77);
+    let pairs = scene.write("pairs.txt", "FROM/team/app:1 TO/x:1\nFROM/other/app:1 TO/x:1\n");
+    let output = scene.sync(&[&pairs]);
+    assert_eq!(output.status.code(), Some(2), "{}", output.stderr);
+    assert!(output.stderr.contains("line 2"), "{}", output.stderr);
+    assert!(scene.to.requests().is_empty());
+}

@@ -1,0 +1,59 @@
+//! Images that fail: the others are copied, and the list of failures is the next run's input.
+
+use super::scene::Scene;
+use crate::support::registry::Stumble;
+
+#[test]
+fn one_missing_image_does_not_stop_the_others_and_is_the_next_input() {
+    let scene = Scene::new();
+    scene.image("app", "1", 11);
+    scene.image("app", "3", 13);
+    let list = scene.write("images.txt", "FROM/app:1\nFROM/app:2\nFROM/app:3\n");
+    let failed = scene.at("failed.yml");
+    let output = scene.sync(&[&list, "TO/mirror/", "--failed-file", &failed]);
+    assert_eq!(output.status.code(), Some(9), "{}", output.stderr);
+    assert!(output.stderr.contains("1 of 3 copies failed"), "{}", output.stderr);
+    assert!(scene.to.tag("mirror/app", "1").is_some() && scene.to.tag("mirror/app", "3").is_some());
+
+    let digest = scene.image("app", "2", 12);
+    scene.to.forget_requests();
+    scene.synced(&[&failed, "--failed-file", &failed]);
+    assert_eq!(scene.to.tag("mirror/app", "2"), Some(digest));
+    assert_eq!(scene.to.count("HEAD", "manifests/1"), 0);
+    assert!(scene.read("failed.yml").contains("No image failed"), "{}", scene.read("failed.yml"));
+}
+
+#[test]
+fn a_list_of_tags_that_fails_keeps_its_filter_in_the_next_input() {
+    let scene = Scene::new();
+    scene.image("app", "1.0", 11);
+    scene.image("app", "2.0", 12);
+    let document = "images:\n- {from: FROM/app, to: TO/app, tags: {regex: '^1', latest: 3}, platforms: [linux/amd64]}\n";
+    let document = scene.write("set.yml", document);
+    scene.from.faults().stumbles.push(Stumble::new("GET", "/tags/list", 403, 1));
+    let failed = scene.at("failed.yml");
+    let output = scene.sync(&[&document, "--failed-file", &failed]);
+    assert_eq!(output.status.code(), Some(4), "{}", output.stderr);
+    scene.synced(&[&failed]);
+    let (_, tags) = scene.to.contents("app");
+    assert_eq!(tags.keys().collect::<Vec<_>>(), ["1.0"], "{}", scene.read("failed.yml"));
+}
+
+#[test]
+fn a_filter_without_a_match_is_an_error() {
+    let scene = Scene::new();
+    scene.image("app", "1.0", 11);
+    let output = scene.sync(&["FROM/app:/^9/", "TO/app"]);
+    assert_eq!(output.status.code(), Some(3), "{}", output.stderr);
+    assert!(output.stderr.contains("no tag of"), "{}", output.stderr);
+}
+
+#[test]
+fn a_destination_that_no_entry_uses_is_an_error() {
+    let scene = Scene::new();
+    scene.image("app", "1", 11);
+    let pairs = scene.write("pairs.txt", "FROM/app:1 TO/app:1\n");
+    assert_eq!(scene.sync(&[&pairs, "TO/other/"]).status.code(), Some(2));
+    let list = scene.write("list.txt", "FROM/app:1\n");
+    assert_eq!(scene.sync(&[&list]).status.code(), Some(2));
+}
