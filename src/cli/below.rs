@@ -6,7 +6,6 @@ use crate::cli::open::{self, NetworkOptions, Opened, SinkOptions};
 use crate::copy::plan::left_out;
 use crate::copy::{Naming, Options, Report};
 use crate::image::{Name, Reference};
-use crate::progress::Watch;
 use crate::source::attached::{image_roots, no_image_message};
 use crate::source::{Root, Selector, Store};
 use crate::transport::registry::Prefix;

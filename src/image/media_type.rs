@@ -34,11 +34,6 @@ pub const DOCKER_SCHEMA1: [&str; 2] = [
 /// Bytes of unknown type (RFC 2046, section 4.5.1).
 pub const OCTETS: &str = "application/octet-stream";
 
-/// Whether `media_type` is that of an index or a docker manifest list.
-pub fn is_index(media_type: &str) -> bool {
-    matches!(media_type, OCI_INDEX | DOCKER_LIST)
-}
-
 /// The compression of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Coding {

@@ -86,3 +86,15 @@ pub struct Login {
     pub user: String,
     pub password: crate::transport::registry::Secret,
 }
+pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+pub struct ReadOptions<'o> {
+    pub allow_templates: bool,
+    pub env: &'o dyn Fn(&str) -> Option<String>,
+    pub file: &'o dyn Fn(&str) -> crate::Result<String>,
+}
+pub fn read(_text: &[u8], _options: &ReadOptions<'_>) -> crate::Result<ImageSet> { todo!() }
+pub fn is_document_word(_word: &str) -> bool { todo!() }
+pub fn pattern(_word: &str) -> crate::Result<Option<Entry>> { todo!() }
+impl std::fmt::Display for Format {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { todo!() }
+}

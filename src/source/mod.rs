@@ -138,6 +138,11 @@ pub trait Store: Send + Sync {
         Ok(self.roots(&[])?.into_iter().filter_map(|root| root.name).collect())
     }
 
+    /// Calls `visit` with each tag in the store, until it fails.
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        self.names()?.iter().filter_map(Name::tag).try_for_each(|tag| visit(&tag))
+    }
+
     /// The referrers of `subject` (signatures, SBOMs); empty where there are none.
     ///
     /// 1. What is damaged, missing or too long to be listed is never left out without a reason in the list.

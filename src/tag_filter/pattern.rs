@@ -46,6 +46,11 @@ impl TagPattern {
         compile("the pattern", text, &regex)
     }
 
+    /// The pattern as a regular expression.
+    pub fn as_regex(&self) -> &str {
+        self.regex.as_str()
+    }
+
     /// Whether `tag` matches.
     pub fn matches(&self, tag: &str) -> bool {
         self.regex.is_match(tag.as_bytes())

@@ -2,7 +2,6 @@
 
 use crate::cli::context::CliRun;
 use crate::message::{counted, some_of};
-use crate::progress::Watch;
 use crate::sets::{self, Entry, ImageSet, MAX_DOCUMENT_BYTES, ReadOptions, Tags};
 use crate::{Error, Result};
 use std::fs::File;
@@ -39,7 +38,7 @@ pub struct SyncSet {
 /// - `Invalid`: the document is not a set; the message has the place.
 /// - `Usage`: with `--strict`, a key is not honoured.
 pub fn read(word: &str, options: DocumentOptions, run: &CliRun) -> Result<SyncSet> {
-    if !sets::is_document(word) {
+    if !sets::is_document_word(word) {
         return one_word(word);
     }
     let (label, file) = match word {
@@ -71,8 +70,8 @@ fn expanded(path: &str) -> PathBuf {
 
 fn bounded(bytes: impl Read, label: &str) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    bytes.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut text).map_err(|error| Error::reading(label, error))?;
-    match text.len() as u64 > MAX_DOCUMENT_BYTES {
+    bytes.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut text).map_err(|error| Error::reading(label, error))?;
+    match text.len() > MAX_DOCUMENT_BYTES {
         true => Err(Error::invalid(format!("{label}: the document has more than {} MiB", MAX_DOCUMENT_BYTES >> 20))),
         false => Ok(text),
     }

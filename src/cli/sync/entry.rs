@@ -3,9 +3,10 @@
 use crate::cli::address::{self, Address};
 use crate::image::{Platform, Reference};
 use crate::sets::{Entry, ListedTag, Tags};
-use crate::tag_filter::TagFilter;
+use crate::tag_filter::{TagFilter, TagPattern};
 use crate::transport::registry::Prefix;
 use crate::{Error, Result};
+use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 
 /// An entry whose addresses are valid.
@@ -87,6 +88,22 @@ impl SyncEntry {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// The filter of the entry as its YAML form has it, if it has one.
+    pub fn filter(&self) -> Option<Value> {
+        let EntrySource::Filtered(_, filter) = &self.source else { return None };
+        let patterns = |patterns: &[TagPattern]| json!(patterns.iter().map(TagPattern::as_regex).collect::<Vec<_>>());
+        let mut tags = Map::new();
+        let mut insert = |key: &str, value: Value, is_set: bool| is_set.then(|| tags.insert(key.to_owned(), value));
+        insert("regex", patterns(&filter.include), !filter.include.is_empty());
+        insert("not", patterns(&filter.exclude), !filter.exclude.is_empty());
+        let ranges: Vec<String> = filter.semver.iter().map(ToString::to_string).collect();
+        insert("semver", json!(ranges), !ranges.is_empty());
+        insert("prerelease", json!(true), filter.prerelease);
+        insert("latest", json!(filter.latest), filter.latest.is_some());
+        insert("with", json!(filter.with), !filter.with.is_empty());
+        Some(Value::Object(tags))
     }
 
     /// The source, for messages.

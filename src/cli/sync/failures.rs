@@ -35,7 +35,10 @@ fn image(from: &str, to: &[&str], entry: &SyncEntry) -> Map<String, Value> {
     let mut image = Map::new();
     image.insert("from".into(), json!(from));
     image.insert("to".into(), if let [to] = to { json!(to) } else { json!(to) });
-    if let Some(tags) = entry.failed_filter(from) {
+    // The images of the filter are not known: the list of tags failed.
+    if from == entry.from()
+        && let Some(tags) = entry.filter()
+    {
         image.insert("tags".into(), tags);
     }
     if !entry.platforms.is_empty() {

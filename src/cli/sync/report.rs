@@ -7,6 +7,7 @@ use crate::cli::output::report::{CountEntry, Stdout, describe, name_lines, secon
 use crate::copy::{Copied, Report};
 use crate::image::{Digest, Name};
 use crate::message::counted;
+use crate::progress::Watch;
 use crate::{Error, Kind, Result};
 use serde::Serialize;
 use std::time::Duration;

@@ -11,7 +11,6 @@ use crate::copy::convert::Format;
 use crate::copy::{Compress, Copied, Naming, Options, Platforms, Source};
 use crate::fanout::{FanoutLimits, SharedStore};
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, Reference, media_type};
-use crate::progress::Watch;
 use crate::sink::Sink;
 use crate::source::Selector;
 use crate::{Error, Kind, Result};
@@ -130,7 +129,7 @@ impl Transfer<'_> {
     pub fn copy_options(&self, job: &Job<'_>) -> Options {
         let mut options = self.options.copying.engine_options();
         options.budget.copies = self.copies;
-        if !job.entry.platforms.is_empty() && options.platforms == Platforms::Default {
+        if !job.entry.platforms.is_empty() && matches!(options.platforms, Platforms::Default) {
             options.platforms = Platforms::Only(job.entry.platforms.clone());
         }
         if let Some(wanted) = job.entry.referrers {

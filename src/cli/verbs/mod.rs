@@ -15,5 +15,6 @@ pub(super) mod logout;
 pub(super) mod man;
 pub(super) mod save;
 pub(super) mod serve;
+pub(super) mod sync;
 pub(super) mod tag;
 pub(super) mod verify;

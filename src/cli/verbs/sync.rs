@@ -16,7 +16,7 @@ use crate::cli::sync::report::SyncReport;
 use crate::cli::sync::transfer::Transfer;
 use crate::cli::sync::{failures, together};
 use crate::sets::{Entry, Tags};
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use std::fs;

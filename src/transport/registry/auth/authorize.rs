@@ -13,7 +13,7 @@ use crate::transport::registry::http::error_body::MAX_ERROR_BODY_BYTES;
 use crate::transport::registry::http::proxy::is_loopback;
 use crate::transport::registry::http::web_page;
 use crate::transport::registry::http::{Call, Payload, Response};
-use crate::transport::registry::options::{Insecure, Secret};
+use crate::transport::registry::options::Secret;
 use std::time::Instant;
 use ureq::http::{Method, header};
 use url::Url;
