@@ -92,9 +92,24 @@ pub struct ReadOptions<'o> {
     pub env: &'o dyn Fn(&str) -> Option<String>,
     pub file: &'o dyn Fn(&str) -> crate::Result<String>,
 }
-pub fn read(_text: &[u8], _options: &ReadOptions<'_>) -> crate::Result<ImageSet> { todo!() }
-pub fn is_document_word(_word: &str) -> bool { todo!() }
-pub fn pattern(_word: &str) -> crate::Result<Option<Entry>> { todo!() }
+pub fn read(text: &[u8], _options: &ReadOptions<'_>) -> crate::Result<ImageSet> {
+    let text = String::from_utf8_lossy(text);
+    let mut entries = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') { continue }
+        let mut w = line.split_whitespace();
+        let from = w.next().unwrap_or_default();
+        entries.push(Entry { place: format!("line {}", n + 1).into(), from: from.into(), tags: Tags::Named, to: w.map(Into::into).collect(), platforms: vec![], referrers: None });
+    }
+    Ok(ImageSet { format: Format::List, entries, hosts: vec![], not_honoured: vec![] })
+}
+pub fn is_document_word(word: &str) -> bool { word == "-" || word.starts_with(['/', '.']) }
+pub fn pattern(word: &str) -> crate::Result<Option<Entry>> {
+    let Some((repo, re)) = word.strip_suffix('/').and_then(|w| w.split_once(":/")) else { return Ok(None) };
+    let filter = TagFilter { include: vec![crate::tag_filter::TagPattern::regex(re)?], ..TagFilter::default() };
+    Ok(Some(Entry { place: word.into(), from: repo.into(), tags: Tags::Filtered(filter), to: vec![], platforms: vec![], referrers: None }))
+}
 impl std::fmt::Display for Format {
-    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { todo!() }
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("plain list") }
 }

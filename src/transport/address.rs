@@ -132,6 +132,8 @@ pub(crate) struct AddressProfile {
     pub is_stdio: bool,
     /// A repository, whose registry may need a password.
     pub is_repository: bool,
+    /// A directory with many images, to which each copy adds its own.
+    pub keeps_images: bool,
     /// An engine, which does not store referrers.
     pub is_engine: bool,
     /// Another host: braces in the address stand for several, even where it is valid with them.

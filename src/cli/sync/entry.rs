@@ -46,7 +46,7 @@ pub enum TargetKind {
     Repository(Reference),
     /// The one image of the entry gets this name in a registry.
     Image(Reference),
-    /// A layout; each image keeps its name.
+    /// A layout or a registry's tree; each image keeps its name.
     Layout,
     /// A destination that is written once, with all of its images.
     Once,
@@ -157,7 +157,7 @@ impl Target {
             }
             (None, Some(reference)) if reference.tag.is_some() => TargetKind::Image(reference.clone()),
             (None, Some(reference)) => TargetKind::Repository(reference.clone()),
-            (None, None) if address.layout().is_some() => TargetKind::Layout,
+            (None, None) if address.profile().keeps_images => TargetKind::Layout,
             (None, None) => TargetKind::Once,
         };
         Ok(Target { word: word.into(), kind })

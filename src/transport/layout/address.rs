@@ -8,7 +8,7 @@ use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, Deletable, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of, one_of,
+    Address, AddressProfile, Deletable, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of, one_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -64,6 +64,10 @@ impl Address for LayoutAddress {
 
     fn selector(&self) -> Option<&Selector> {
         self.selector.as_ref()
+    }
+
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { keeps_images: self.selector.is_none(), ..AddressProfile::default() }
     }
 
     fn spell(&self, text: &str) -> Result<Name> {

@@ -7,7 +7,7 @@ use crate::blob_files::BlobCheck;
 use crate::image::Name;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{Address, InPlace, Listed, SelectedSource, ServeSource, Transport, all_of};
+use crate::transport::address::{Address, AddressProfile, InPlace, Listed, SelectedSource, ServeSource, Transport, all_of};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::{file_and_selector, suffix};
@@ -80,6 +80,10 @@ impl Address for RegistryDirAddress {
 
     fn selector(&self) -> Option<&Selector> {
         self.selector.as_ref()
+    }
+
+    fn profile(&self) -> AddressProfile {
+        AddressProfile { keeps_images: self.selector.is_none(), ..AddressProfile::default() }
     }
 
     /// `text` is a tag in the repository of the address, or `REPO:TAG`; without a repository, a full name.
