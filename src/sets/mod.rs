@@ -81,7 +81,7 @@ pub struct HostOptions {
 }
 
 /// The credentials beside a host.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: String,
     pub password: crate::transport::registry::Secret,
