@@ -5,6 +5,7 @@ use super::output::progress::Screen;
 use super::signals::Signals;
 use crate::cancel::Cancel;
 use crate::progress::Watch;
+use crate::transport::registry::RegistryPool;
 use std::sync::Arc;
 
 /// The context that every verb receives.
@@ -16,11 +17,20 @@ pub struct CliRun {
     pub cancel: Cancel,
     pub answer: Arc<Answer>,
     pub signals: Signals,
+    /// The registries that the run has used, shared by all its sources and destinations.
+    pub registries: RegistryPool,
 }
 
 impl CliRun {
     pub fn new(screen: Arc<Screen>, cancel: Cancel, answer: Answer, signals: Signals) -> CliRun {
-        CliRun { watch: screen.clone(), screen, cancel, answer: Arc::new(answer), signals }
+        CliRun {
+            watch: screen.clone(),
+            screen,
+            cancel,
+            answer: Arc::new(answer),
+            signals,
+            registries: RegistryPool::default(),
+        }
     }
 
     /// Returns the context of one of several destinations, which the screen shows as `name`.

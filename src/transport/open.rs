@@ -3,7 +3,7 @@
 
 use super::address::{OpenSource, SelectedSource};
 use super::options::{AccessTo, Context, ReadOptions, WriteOptions};
-use super::registry::Access;
+use super::registry::{Access, RegistryPool};
 use super::table;
 use crate::cancel::Cancel;
 use crate::copy::{Naming, Options, Source};
@@ -73,5 +73,13 @@ fn stored_credentials() -> AccessTo<'static> {
 
 fn context(watch: Arc<dyn Watch>, cancel: &Cancel) -> Context {
     let timeout = Access::default().timeout;
-    Context { watch, cancel: cancel.clone(), ssh: "ssh".to_owned(), timeout, cache_dir: None, limit: None }
+    Context {
+        watch,
+        cancel: cancel.clone(),
+        ssh: "ssh".to_owned(),
+        timeout,
+        cache_dir: None,
+        limit: None,
+        registries: RegistryPool::default(),
+    }
 }

@@ -1,7 +1,7 @@
 //! The options of the command line that transports honour, as plain values. A transport ignores those of the others.
 
 use super::engine::{Engine, WireCompression};
-use super::registry::Access;
+use super::registry::{Access, RegistryPool};
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::progress::Watch;
@@ -63,4 +63,6 @@ pub(crate) struct Context {
     pub cache_dir: Option<PathBuf>,
     /// `--limit-rate`, for connections to hosts. [`Access`] has it for registries.
     pub limit: Option<Arc<Limit>>,
+    /// The registries of the run; all contexts of one run have clones of one pool.
+    pub registries: RegistryPool,
 }

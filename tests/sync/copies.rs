@@ -127,7 +127,9 @@ fn all_images_go_into_one_archive_or_layout() {
         let host = scene.from.host();
         let expected = [format!("{host}/base/db:latest"), format!("{host}/team/app:1"), format!("{host}/team/app:2")];
         assert_eq!(names, expected, "{to}");
-        assert!(imgmv(&["verify", &place], None).status.success());
+        let back = format!("docker://{}/{to}/", scene.to.host());
+        assert!(imgmv(&["copy", &place, &back], None).status.success());
+        assert_eq!(scene.to.tag(&format!("{to}/team/app"), "2"), scene.from.tag("team/app", "2"));
     }
 }
 

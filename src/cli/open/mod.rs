@@ -129,6 +129,7 @@ impl NetworkOptions {
             timeout: Duration::from_secs(self.common.timeout),
             cache_dir: copy_options::cache_dir(),
             limit: shared(self.common.limit_rate, run),
+            registries: run.registries.clone(),
         }
     }
 

@@ -193,7 +193,7 @@ impl RepositoryAddress {
     }
 
     fn registry(&self, access: Access, context: &Context) -> Result<Arc<Registry>> {
-        Registry::new(&self.0.host, access, context.watch.clone(), context.cancel.clone())
+        context.registries.registry(&self.0.host, access, &context.watch, &context.cancel)
     }
 
     /// The repository at its mirrors, with whether each may resolve tags: the given mirrors, then those that this
@@ -225,7 +225,7 @@ impl RepositoryAddress {
                 namespace,
                 ..access.clone()
             };
-            let registry = Registry::new(&host, access, context.watch.clone(), context.cancel.clone())?;
+            let registry = context.registries.registry(&host, access, &context.watch, &context.cancel)?;
             stores.push((registry.repository(&repository), resolves));
         }
         Ok(stores)

@@ -49,6 +49,7 @@ mod delete;
 pub mod http;
 pub mod mirrors;
 mod options;
+mod pool;
 mod prefix;
 mod pull;
 pub mod push;
@@ -61,12 +62,14 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::progress::Watch;
 use http::client::RegistryClient;
+use http::window::HostWindow;
 use std::sync::Arc;
 
 pub use auth::credentials::exist as has_credentials;
 pub use auth::login::{login, logout};
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
+pub use pool::RegistryPool;
 pub(crate) use prefix::Prefix;
 pub use pull::foreign_layer::ForeignStore;
 pub use sink::RepositorySink;
@@ -85,7 +88,26 @@ impl Registry {
     ///
     /// Fails with `Usage` if `host` is not a valid `HOST[:PORT]`.
     pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<Arc<Registry>> {
-        Ok(Arc::new(Registry { client: Arc::new(RegistryClient::new(host, access, watch, cancel)?) }))
+        Registry::with_window(host, access, watch, cancel, Arc::default())
+    }
+
+    /// As [`Registry::new`], with the `window` of all requests to this host.
+    fn with_window(
+        host: &str,
+        access: Access,
+        watch: Arc<dyn Watch>,
+        cancel: Cancel,
+        window: Arc<HostWindow>,
+    ) -> Result<Arc<Registry>> {
+        Ok(Arc::new(Registry { client: Arc::new(RegistryClient::new(host, access, watch, cancel, window)?) }))
+    }
+
+    /// The same registry, which reports to `watch`.
+    fn reporting_to(self: &Arc<Self>, watch: &Arc<dyn Watch>) -> Arc<Registry> {
+        match std::ptr::addr_eq(Arc::as_ptr(&self.client.watch), Arc::as_ptr(watch)) {
+            true => self.clone(),
+            false => Arc::new(Registry { client: Arc::new(self.client.reporting_to(watch.clone())) }),
+        }
     }
 
     /// `HOST[:PORT]` as in references.

@@ -70,8 +70,8 @@ impl Insecure {
     }
 }
 
-/// The connection options of one side's registries.
-#[derive(Debug, Clone)]
+/// The connection options of one side's registries. Equal accesses to one host share their connections.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Access {
     /// The user's credentials.
     pub credentials: Credentials,

@@ -1,6 +1,5 @@
 //! `docker://HOST[:PORT]/[PATH/]`: a prefix of repositories.
 
-use super::Registry;
 use super::address::RepositoryAddress;
 use crate::image::{Name, Reference};
 use crate::sink::Sink;
@@ -77,7 +76,7 @@ impl Address for Prefix {
 
     fn serve_source(&self, options: &ReadOptions<'_>, context: &Context) -> Result<ServeSource> {
         let access = (options.access)(&self.host, &self.path)?;
-        let registry = Registry::new(&self.host, access, context.watch.clone(), context.cancel.clone())?;
+        let registry = context.registries.registry(&self.host, access, &context.watch, &context.cancel)?;
         Ok(ServeSource::Below { registry, path: self.path.clone() })
     }
 

@@ -11,6 +11,7 @@ use super::retry::RetryPolicy;
 use super::throttle::Throttle;
 use super::transport_error::TransportError;
 use super::web_page;
+use super::window::{HostWindow, Permit};
 use super::{Call, HostKind, Http, Payload, Response};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,7 @@ use crate::transport::registry::auth::state::AuthState;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::options::{Access, Insecure};
 use crate::transport::registry::push::body_limit::BodyLimit;
+use std::io::{self, Read};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -32,41 +34,62 @@ const MAX_REDIRECTS: usize = 8;
 /// The limit on requests for a new redirect URL after the redirect's target refused the last one.
 const MAX_REDIRECT_URLS: u32 = 3;
 
-/// The state that all requests to one registry share.
+/// The state that all requests to one registry share. Clones share it too, except their `watch`.
+#[derive(Clone)]
 pub struct RegistryClient {
     /// `HOST[:PORT]` as in references.
     pub host: String,
     pub access: Access,
     pub watch: Arc<dyn Watch>,
     pub cancel: Cancel,
-    http: Http,
-    auth: Mutex<AuthState>,
-    pub throttle: Throttle,
-    pub bodies: BodyLimit,
+    http: Arc<Http>,
+    auth: Arc<Mutex<AuthState>>,
+    pub throttle: Arc<Throttle>,
+    pub bodies: Arc<BodyLimit>,
+    /// The limit on requests to the host, also of other registries at this host.
+    pub window: Arc<HostWindow>,
     /// The user was warned that the cache is not writable.
-    pub cache_warned: AtomicBool,
-    api: OnceLock<Url>,
-    api_detection: Mutex<()>,
+    pub cache_warned: Arc<AtomicBool>,
+    api: Arc<OnceLock<Url>>,
+    api_detection: Arc<Mutex<()>>,
 }
 
 impl RegistryClient {
-    pub fn new(host: &str, access: Access, watch: Arc<dyn Watch>, cancel: Cancel) -> Result<RegistryClient> {
+    pub fn new(
+        host: &str,
+        access: Access,
+        watch: Arc<dyn Watch>,
+        cancel: Cancel,
+        window: Arc<HostWindow>,
+    ) -> Result<RegistryClient> {
         if !crate::image::is_host(host) {
             return Err(Error::usage(format!("{host:?} is not a registry; expected HOST[:PORT]")));
         }
         Ok(RegistryClient {
-            http: Http::new(host, access.clone(), &cancel),
-            bodies: BodyLimit::new(host, access.cache_dir.as_deref()),
+            http: Arc::new(Http::new(host, access.clone(), &cancel)),
+            bodies: Arc::new(BodyLimit::new(host, access.cache_dir.as_deref())),
             host: host.to_owned(),
             access,
             watch,
             cancel,
-            auth: Mutex::default(),
-            throttle: Throttle::default(),
-            cache_warned: AtomicBool::new(false),
-            api: OnceLock::new(),
-            api_detection: Mutex::new(()),
+            auth: Arc::default(),
+            throttle: Arc::default(),
+            window,
+            cache_warned: Arc::default(),
+            api: Arc::default(),
+            api_detection: Arc::default(),
         })
+    }
+
+    /// The same client, which reports to `watch`.
+    pub(crate) fn reporting_to(&self, watch: Arc<dyn Watch>) -> RegistryClient {
+        RegistryClient { watch, ..self.clone() }
+    }
+
+    /// Whether both have the same connections and tokens.
+    #[cfg(test)]
+    pub(crate) fn shares_state_with(&self, other: &RegistryClient) -> bool {
+        Arc::ptr_eq(&self.http, &other.http) && Arc::ptr_eq(&self.auth, &other.auth)
     }
 
     /// Returns the URL of `path` (below `/v2/`).
@@ -234,11 +257,7 @@ impl RegistryClient {
                     call.headers.insert(*name, value);
                 }
             }
-            let started = Instant::now();
-            let response = self.http.send(&call, payload, to)?;
-            if matches!(payload, Payload::Nothing) {
-                self.throttle.record_latency(started.elapsed());
-            }
+            let response = self.send_in_window(&call, payload, to)?;
             if response.status == 429 {
                 self.throttle.record_too_many_requests();
             }
@@ -249,6 +268,34 @@ impl RegistryClient {
             call.url = next;
         }
         Err(TransportError::Permanent(Error::failed(format!("{}: more than {MAX_REDIRECTS} redirects", self.host))))
+    }
+
+    /// Sends one request, within the window of the registry's host.
+    fn send_in_window(
+        &self,
+        call: &Call,
+        payload: &mut Payload<'_>,
+        to: HostKind,
+    ) -> std::result::Result<Response, TransportError> {
+        let mut permit = match to {
+            HostKind::Registry => Some(self.window.enter(&self.cancel).map_err(TransportError::Permanent)?),
+            HostKind::Other | HostKind::Probe => None,
+        };
+        let (started, is_bare) = (Instant::now(), matches!(payload, Payload::Nothing));
+        let response = match payload {
+            Payload::Stream { bytes, size } => {
+                let mut bytes = ReleasingReader { bytes: &mut **bytes, permit: permit.as_mut() };
+                self.http.send(call, &mut Payload::Stream { bytes: &mut bytes, size: *size }, to)?
+            }
+            payload => self.http.send(call, payload, to)?,
+        };
+        if is_bare {
+            self.throttle.record_latency(started.elapsed());
+        }
+        if let Some(permit) = permit {
+            permit.answered(response.status);
+        }
+        Ok(response)
     }
 
     /// Returns the target of a redirect that may be followed; `None` if `response` is not a redirect.
@@ -369,5 +416,20 @@ impl RegistryClient {
             |proxy| format!("{error} (through the proxy {proxy}, which may have refused it itself)"),
         );
         Err(error.reworded(state::scrub(&message, found.login.as_ref())))
+    }
+}
+
+/// A request's body, which may come from the same host: it is read without a permit.
+struct ReleasingReader<'a> {
+    bytes: &'a mut dyn Read,
+    permit: Option<&'a mut Permit>,
+}
+
+impl Read for ReleasingReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(permit) = self.permit.take() {
+            permit.release();
+        }
+        self.bytes.read(buffer)
     }
 }

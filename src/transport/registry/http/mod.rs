@@ -9,6 +9,7 @@ pub(super) mod throttle;
 pub(super) mod tls;
 pub(super) mod transport_error;
 pub(super) mod web_page;
+pub(super) mod window;
 
 use super::auth::token::TokenUse;
 use super::options::Access;
