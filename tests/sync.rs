@@ -7,6 +7,8 @@ mod support;
 mod copies;
 #[path = "sync/failures.rs"]
 mod failures;
+#[path = "sync/killed.rs"]
+mod killed;
 #[path = "sync/locked.rs"]
 mod locked;
 #[path = "sync/scene.rs"]

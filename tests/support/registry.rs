@@ -155,6 +155,8 @@ pub(super) struct State {
     /// The scopes a token is for, and how many uses it has left.
     pub(super) tokens: HashMap<String, (Vec<String>, usize)>,
     pub(super) requests: Vec<Request>,
+    /// The requests that come before the hook, and the hook.
+    hook: Option<(usize, Box<dyn FnOnce() + Send>)>,
     pub(super) next: usize,
 }
 
@@ -173,6 +175,19 @@ impl Shared {
 
     pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the hook if this is its request.
+    fn count_request(&self) {
+        let mut state = self.state();
+        match &mut state.hook {
+            Some((left, _)) if *left > 0 => *left -= 1,
+            hook => {
+                let hook = hook.take();
+                drop(state);
+                hook.into_iter().for_each(|(_, hook)| hook());
+            }
+        }
     }
 
     pub(super) fn base(&self) -> &str {
@@ -203,6 +218,7 @@ impl Double {
         let web = Web::start(
             tls,
             Arc::new(move |request, body| {
+                own.count_request();
                 let response = answer(&own, request, body);
                 request.status = response.as_ref().map_or(0, |response| response.status);
                 own.state().requests.push(request.clone());
@@ -236,6 +252,11 @@ impl Double {
     /// Every request that was answered (or broken off), in order.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.state().requests.clone()
+    }
+
+    /// Calls `hook` when so many more requests have come, before the next one is answered.
+    pub fn after_requests(&self, count: usize, hook: impl FnOnce() + Send + 'static) {
+        self.shared.state().hook = Some((count, Box::new(hook)));
     }
 
     pub fn forget_requests(&self) {

@@ -128,7 +128,7 @@ fn all_images_go_into_one_archive_or_layout() {
         let expected = [format!("{host}/base/db:latest"), format!("{host}/team/app:1"), format!("{host}/team/app:2")];
         assert_eq!(names, expected, "{to}");
         let back = format!("docker://{}/{to}/", scene.to.host());
-        assert!(imgmv(&["copy", &place, &back], None).status.success());
+        assert!(imgmv(&["copy", &place, &back, "--compress", "keep"], None).status.success());
         assert_eq!(scene.to.tag(&format!("{to}/team/app"), "2"), scene.from.tag("team/app", "2"));
     }
 }
