@@ -102,6 +102,12 @@ pub mod internals {
         pub use crate::source::Repositories;
         pub use crate::transport::registry_dir::{RegistryDirSink, RegistryDirStore, TreeRepositories};
     }
+    pub mod sets {
+        pub use crate::sets::{
+            Entry, Format, HostOptions, ImageSet, ListedTag, Login, MAX_DOCUMENT_BYTES, ReadOptions, Tags,
+            is_document_word, pattern, read,
+        };
+    }
     pub mod rate_limit {
         pub use crate::rate_limit::{Limit, Limited};
     }
