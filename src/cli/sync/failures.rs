@@ -24,7 +24,9 @@ pub fn text(outcomes: &[Outcome], entries: &[SyncEntry]) -> String {
         text.push_str("images:\n");
     }
     for ((at, from), (to, errors)) in images {
-        errors.iter().for_each(|error| drop(writeln!(text, "  # {error}")));
+        for error in errors {
+            let _ = writeln!(text, "  # {error}");
+        }
         // JSON is YAML: names need no other quotes.
         let _ = writeln!(text, "  - {}", Value::Object(image(from, &to, &entries[at])));
     }
