@@ -41,7 +41,7 @@ pub use image::{
 };
 pub use progress::{Event, Outcome, Silent, Watch};
 pub use sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
-pub use source::{Claim, Origin, Profile, ReferrerList, Root, Selector, Store};
+pub use source::{Claim, Origin, Profile, ReferrerList, Root, Selector, Store, TagListing};
 pub use tarball::ArchiveStream;
 pub use transfer::{BlobWriter, Verified};
 pub use transport::open::{open_sink, open_source};
@@ -117,6 +117,9 @@ pub mod internals {
     }
     pub mod source {
         pub use crate::source::{Several, Wrapper, select};
+    }
+    pub mod tag_filter {
+        pub use crate::tag_filter::{TagFilter, TagPattern, TagSelection, VersionRange};
     }
     pub mod tarball {
         pub use crate::tarball::{ArchiveCompression, ArchiveStore, StreamedStore};

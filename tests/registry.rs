@@ -17,6 +17,8 @@ mod pull;
 mod push;
 #[path = "registry/real.rs"]
 mod real;
+#[path = "registry/tags.rs"]
+mod tags;
 
 use imgmv::internals::image::media_type;
 use imgmv::internals::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};

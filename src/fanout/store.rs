@@ -6,7 +6,7 @@ use super::{FanoutLimits, metadata, reader};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Image, Name};
-use crate::source::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
+use crate::source::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store, TagListing};
 use std::{
     io::{self, Cursor, Read},
     sync::Arc,
@@ -101,6 +101,9 @@ impl Store for Subscriber {
     }
     fn names(&self) -> Result<Vec<Name>> {
         self.common.store.names()
+    }
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<TagListing> {
+        self.common.store.visit_tags(visit)
     }
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         self.common.store.referrers(subject)

@@ -9,6 +9,7 @@ mod profile;
 pub(crate) mod rebuilt;
 mod referrers;
 mod several;
+mod tag_listing;
 mod wrapper;
 
 use crate::error::{Error, Kind, Result};
@@ -19,6 +20,7 @@ pub use broken_links::BrokenLinks;
 pub use profile::{Origin, Profile};
 pub use referrers::ReferrerList;
 pub use several::Several;
+pub use tag_listing::TagListing;
 pub use wrapper::Wrapper;
 
 /// One image as a user selects it in a source.
@@ -138,9 +140,22 @@ pub trait Store: Send + Sync {
         Ok(self.roots(&[])?.into_iter().filter_map(|root| root.name).collect())
     }
 
-    /// Calls `visit` with each tag in the store, until it fails.
-    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
-        self.names()?.iter().filter_map(Name::tag).try_for_each(|tag| visit(&tag))
+    /// Calls `visit` for the tag of each name, as the store lists them. A tag may be visited twice.
+    ///
+    /// 1. The memory does not depend on the number of tags, where the store can list them in parts.
+    /// 2. `Ok` means that the list was read to its end, see [`TagListing`]. After an error some tags were visited.
+    ///
+    /// # Errors
+    /// The first error of `visit`.
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<TagListing> {
+        let mut listing = TagListing::default();
+        for name in self.names()? {
+            match name.tag() {
+                Some(tag) => visit(&tag)?,
+                None => listing.skipped += 1,
+            }
+        }
+        Ok(listing)
     }
 
     /// The referrers of `subject` (signatures, SBOMs); empty where there are none.

@@ -1,6 +1,6 @@
 //! Several stores as one: a place whose images are in stores of different kinds.
 
-use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
+use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store, TagListing};
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Image, Name};
 use crate::progress::Watch;
@@ -127,6 +127,14 @@ impl Store for Several {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<TagListing> {
+        let mut listing = TagListing::default();
+        for store in &self.stores {
+            listing += store.visit_tags(visit)?;
+        }
+        Ok(listing)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {

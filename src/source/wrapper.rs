@@ -1,6 +1,6 @@
 //! Stores that change how blobs are opened, and leave everything else to another store.
 
-use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store};
+use super::{BrokenLinks, Profile, ReferrerList, Root, Selector, Store, TagListing};
 use crate::error::{Error, Result};
 use crate::image::{Descriptor, Digest, Image, Name};
 use std::io::Read;
@@ -42,6 +42,10 @@ impl<W: Wrapper> Store for W {
 
     fn names(&self) -> Result<Vec<Name>> {
         self.wrapped().names()
+    }
+
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<TagListing> {
+        self.wrapped().visit_tags(visit)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {

@@ -108,7 +108,7 @@ impl<'e> Jobs<'e> {
     /// - `Usage`: two images would get one name, or a name is not valid.
     pub fn add(&mut self, at: usize, entry: &'e SyncEntry, found: &'e Found, keep_host: bool) -> Result<()> {
         let images: Vec<Option<&ListedTag>> = match found {
-            Found::Tags(tags) => tags.iter().map(Some).collect(),
+            Found::Tags(tags, _) => tags.iter().map(Some).collect(),
             Found::Whole => vec![None],
         };
         for image in images {

@@ -9,6 +9,7 @@ use crate::cli::verbs::sync::SyncOptions;
 use crate::image::Reference;
 use crate::parallel;
 use crate::sets::ListedTag;
+use crate::source::TagListing;
 use crate::tag_filter::{TagFilter, TagSelection};
 use crate::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -19,8 +20,8 @@ const PARALLEL_LISTS: usize = 16;
 
 /// The images that an entry has at its source.
 pub enum Found {
-    /// These tags or digests of its repository.
-    Tags(Vec<ListedTag>),
+    /// These tags or digests of its repository, and whether the list of tags was complete, if there was one.
+    Tags(Vec<ListedTag>, bool),
     /// The images of a source that is not a repository.
     Whole,
 }
@@ -53,23 +54,29 @@ pub fn find(
             list => Ok(list),
         }
     })?;
-    let mut filtered: BTreeMap<usize, Result<Vec<Box<str>>>> = BTreeMap::new();
+    let mut filtered: BTreeMap<usize, Result<(Vec<Box<str>>, bool)>> = BTreeMap::new();
     for ((_, filters), list) in repositories.iter().zip(lists) {
         match list {
-            Ok(tags) => filtered.extend(filters.iter().map(|(at, _)| *at).zip(tags)),
+            Ok((listing, tags)) => {
+                let complete = listing.is_complete();
+                let tags = tags.into_iter().map(|tags| Ok((tags?, complete)));
+                filtered.extend(filters.iter().map(|(at, _)| *at).zip(tags));
+            }
             Err(error) => filtered.extend(filters.iter().map(|(at, _)| (*at, Err(error.clone())))),
         }
     }
     let found = entries.iter().enumerate().map(|(at, entry)| match &entry.source {
-        EntrySource::Listed(_, tags) => Ok(Found::Tags(tags.clone())),
+        EntrySource::Listed(_, tags) => Ok(Found::Tags(tags.clone(), true)),
         EntrySource::Other(_) => Ok(Found::Whole),
         EntrySource::Filtered(repository, _) => match filtered.remove(&at) {
-            Some(Ok(tags)) if tags.is_empty() => Err(Error::not_found(format!(
+            Some(Ok((tags, _))) if tags.is_empty() => Err(Error::not_found(format!(
                 "{}: no tag of {} passes the filter",
                 entry.place,
                 repository.full_repository()
             ))),
-            Some(Ok(tags)) => Ok(Found::Tags(tags.into_iter().map(|from| ListedTag { from, to: None }).collect())),
+            Some(Ok((tags, complete))) => {
+                Ok(Found::Tags(tags.into_iter().map(|from| ListedTag { from, to: None }).collect(), complete))
+            }
             Some(Err(error)) => Err(error.at(&entry.place)),
             None => Err(Error::failed(format!("{}: the tags were not listed", entry.place))),
         },
@@ -84,17 +91,17 @@ fn list(
     lock: Option<&LockFile>,
     options: &SyncOptions,
     run: &CliRun,
-) -> Result<Vec<Result<Vec<Box<str>>>>> {
+) -> Result<(TagListing, Vec<Result<Vec<Box<str>>>>)> {
     let mut selections: Vec<TagSelection<'_>> = filters.iter().map(|(_, filter)| filter.start()).collect();
     let mut add = |tag: &str| selections.iter_mut().try_for_each(|selection| selection.add(tag));
-    match lock {
-        Some(lock) => lock.tags(repository).try_for_each(&mut add)?,
+    let listing = match lock {
+        Some(lock) => lock.tags(repository).try_for_each(&mut add).map(|()| TagListing::default())?,
         None => {
             let address = address::parse(OsStr::new(&format!("docker://{repository}")))?;
             let opened = open::source(&*address, &options.from, &options.network, run)?;
             let not_a_store = |_| Error::failed(format!("{repository}: the tags cannot be listed"));
-            opened.source.into_store().map_err(not_a_store)?.visit_tags(&mut add)?;
+            opened.source.into_store().map_err(not_a_store)?.visit_tags(&mut add)?
         }
-    }
-    Ok(selections.into_iter().map(TagSelection::finish).collect())
+    };
+    Ok((listing, selections.into_iter().map(TagSelection::finish).collect()))
 }

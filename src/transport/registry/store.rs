@@ -15,7 +15,7 @@ use super::referrers::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
 use crate::parallel;
-use crate::source::{Origin, Profile, ReferrerList, Root, Selector, Store};
+use crate::source::{Origin, Profile, ReferrerList, Root, Selector, Store, TagListing};
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -251,6 +251,10 @@ impl Store for RepositoryStore {
 
     fn names(&self) -> Result<Vec<Name>> {
         Ok(tags::list(&self.client, self.repository())?.iter().map(|tag| self.name(tag)).collect())
+    }
+
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<TagListing> {
+        tags::visit(&self.client, self.repository(), visit)
     }
 
     fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Name};
 use crate::parallel;
 use crate::progress::Watch;
-use crate::source::{Profile, ReferrerList, Root, Selector, Store};
+use crate::source::{Profile, ReferrerList, Root, Selector, Store, TagListing};
 use crate::transport::registry::store::RepositoryStore;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -171,6 +171,10 @@ impl Store for MirroredStore {
 
     fn names(&self) -> Result<Vec<Name>> {
         self.home().names()
+    }
+
+    fn visit_tags(&self, visit: &mut dyn FnMut(&str) -> Result<()>) -> Result<TagListing> {
+        self.home().visit_tags(visit)
     }
 
     /// All that the mirrors or the registry list. Without an answer of the registry, the list is not complete.

@@ -5,4 +5,5 @@ pub(super) mod foreign_layer;
 pub(super) mod manifest;
 pub(super) mod ranges;
 pub(super) mod skipped;
+mod tag_page;
 pub(super) mod tags;

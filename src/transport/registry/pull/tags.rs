@@ -1,85 +1,109 @@
 //! The tags of a repository (distribution-spec, "Listing Tags"): all pages, within limits.
+//!
+//! Tags are passed on as each page arrives; the memory does not depend on their number. A list that failed, repeats a page
+//! or has too many pages is an error, never a shorter list.
 
 use super::skipped::Skipped;
+use super::tag_page;
 use crate::error::{Error, Result};
-use crate::image::{MAX_NAMES, is_tag, json_tree};
+use crate::image::{MAX_NAMES, is_tag};
+use crate::source::TagListing;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::http::client::RegistryClient;
 use crate::transport::registry::http::{Call, Response};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use ureq::http::Method;
 use url::Url;
 
 const MAX_PAGE_BYTES: u64 = 4 << 20;
 const MAX_PAGES: usize = 2000;
+/// A million tags on pages of 10.
+const MAX_VISITED_PAGES: usize = 100_000;
 /// The number of tags requested per page; registries may return fewer.
 const TAGS_PER_PAGE: usize = 1000;
 
 /// Lists every tag of `repository`, in the registry's order. Entries that are not tags are skipped and reported.
 pub fn list(client: &RegistryClient, repository: &str) -> Result<Vec<String>> {
-    let too_many =
-        || Error::invalid(format!("{}: the tags of {repository} have more than {MAX_PAGES} pages", client.host));
-    list_within(client, repository, MAX_PAGES)?.ok_or_else(too_many)
+    list_within(client, repository, MAX_PAGES)?.ok_or_else(|| too_many_pages(client, repository, MAX_PAGES))
 }
 
 /// As [`list`]; `None` if the list has more than `max_pages` pages.
 pub fn list_within(client: &RegistryClient, repository: &str, max_pages: usize) -> Result<Option<Vec<String>>> {
-    let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
-    let mut next = Some(client.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?);
-    let (mut tags, mut skipped) = (Vec::new(), Skipped::default());
-    let mut known = HashSet::new();
-    for _ in 0..max_pages {
-        let Some(url) = next else {
-            skipped.report(&*client.watch, &format!("tags of {}/{repository}", client.host), "a tag");
-            return Ok(Some(tags));
-        };
-        let (response, bytes) = client.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
-        let entries = entries(&bytes).ok_or_else(|| {
-            Error::invalid(format!("{}: the response for the tags of {repository} is not a tag list", client.host))
-        })?;
-        let (is_last, mut is_new) = (entries.is_empty(), false);
-        for entry in entries {
-            match entry {
-                Value::String(tag) if is_tag(&tag) => {
-                    if known.insert(tag.clone()) {
-                        is_new = true;
-                        tags.push(tag);
-                    }
-                }
-                other => {
-                    is_new = true;
-                    skipped.add(&other);
-                }
-            }
+    let (mut tags, mut known) = (Vec::new(), HashSet::new());
+    let listing = visit_within(client, repository, max_pages, &mut |tag| {
+        if known.insert(tag.to_owned()) {
+            tags.push(tag.to_owned());
         }
-        if tags.len() + skipped.count() > MAX_NAMES {
-            return Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", client.host)));
+        match tags.len() > MAX_NAMES {
+            true => Err(Error::invalid(format!("{repository} at {} has more than {MAX_NAMES} tags", client.host))),
+            false => Ok(()),
         }
-        // Empty pages that each name a next page would never end.
-        next = if is_last { None } else { next_page(client, &response)? };
-        if next.is_some() && !is_new {
-            let host = &client.host;
-            return Err(Error::invalid(format!(
-                "{host}: the pages of the tags of {repository} form a loop: a page has no new tag"
-            )));
-        }
-    }
-    match next {
-        Some(_) => Ok(None),
-        None => Ok(Some(tags)),
-    }
+    })?;
+    Ok(listing.map(|_| tags))
 }
 
-/// The entries of one page, of any JSON type. A repository without tags may have `tags` null or missing.
-fn entries(page: &[u8]) -> Option<Vec<Value>> {
-    let mut page = json_tree(page).ok()?;
-    match page.get_mut("tags").map(Value::take) {
-        Some(Value::Array(entries)) => Some(entries),
-        Some(Value::Null) => Some(Vec::new()),
-        None if page.get("name").is_some() => Some(Vec::new()),
-        _ => None,
+/// Calls `visit` for each tag of `repository` as the pages arrive. Entries that are not tags are skipped, reported and
+/// counted. A tag may be visited twice.
+///
+/// # Errors
+/// The first error of `visit`, and that of a page. Some tags were visited before it.
+pub fn visit(
+    client: &RegistryClient,
+    repository: &str,
+    visit: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<TagListing> {
+    visit_within(client, repository, MAX_VISITED_PAGES, visit)?
+        .ok_or_else(|| too_many_pages(client, repository, MAX_VISITED_PAGES))
+}
+
+fn too_many_pages(client: &RegistryClient, repository: &str, max_pages: usize) -> Error {
+    Error::invalid(format!("{}: the tags of {repository} have more than {max_pages} pages", client.host))
+}
+
+/// As [`visit`]; `None` if the list has more than `max_pages` pages.
+fn visit_within(
+    client: &RegistryClient,
+    repository: &str,
+    max_pages: usize,
+    visit: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Option<TagListing>> {
+    let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
+    let mut url = client.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?;
+    let (mut skipped, mut pages) = (Skipped::default(), HashSet::new());
+    for _ in 0..max_pages {
+        let (response, bytes) = client.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
+        let mut page = DefaultHasher::new();
+        let entries = tag_page::visit(&bytes, &mut |entry| {
+            entry.hash(&mut page);
+            match &entry {
+                Value::String(tag) if is_tag(tag) => visit(tag),
+                other => {
+                    skipped.add(other);
+                    Ok(())
+                }
+            }
+        })?;
+        let entries = entries.ok_or_else(|| {
+            Error::invalid(format!("{}: the response for the tags of {repository} is not a tag list", client.host))
+        })?;
+        if entries > 0 && !pages.insert(page.finish()) {
+            let host = &client.host;
+            return Err(Error::invalid(format!(
+                "{host}: the pages of the tags of {repository} form a loop: the registry sent a page twice"
+            )));
+        }
+        let next = next_page(client, &response)?;
+        let may_be_cut = if next.is_some() { entries == 0 } else { entries == TAGS_PER_PAGE };
+        // Empty pages that each name a next page would never end.
+        let Some(next) = next.filter(|_| entries > 0) else {
+            skipped.report(&*client.watch, &format!("tags of {}/{repository}", client.host), "a tag");
+            return Ok(Some(TagListing { skipped: skipped.count(), may_be_cut }));
+        };
+        url = next;
     }
+    Ok(None)
 }
 
 /// The next page, from `Link: <…>; rel="next"` (RFC 8288). It must be at the registry's own origin.
