@@ -47,8 +47,7 @@ pub fn run_all<R: Send>(
         // A panic in one copy must not end the others.
         let work = || work(index, &run.for_destination(name.as_ref()));
         let panicked = |_| Error::failed("internal error: the thread of this copy panicked");
-        let result =
-            run.cancel.check().and_then(|()| catch_unwind(AssertUnwindSafe(work)).map_err(panicked));
+        let result = run.cancel.check().and_then(|()| catch_unwind(AssertUnwindSafe(work)).map_err(panicked));
         *lock(&results[index]) = Some(result);
     };
     thread::scope(|scope| {

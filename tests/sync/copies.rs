@@ -60,7 +60,8 @@ fn a_tag_that_moved_is_changed_and_the_others_are_the_same() {
     let digest = scene.image("team/app", "2", 99);
     let output = scene.synced(&[&list, "TO/", "--json"]);
     let answer: Value = serde_json::from_str(&output.stdout).unwrap();
-    let states: Vec<&str> = answer["images"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap()).collect();
+    let states: Vec<&str> =
+        answer["images"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["same", "changed", "same"]);
     assert_eq!(scene.to.tag("team/app", "2"), Some(digest));
 }
@@ -78,8 +79,10 @@ fn an_index_without_its_children_is_not_the_same() {
                    "size": child.bytes.len(), "platform": {"os": "linux", "architecture": architecture}})
         })
         .collect();
-    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
-    let index = Manifest::from_bytes(index.to_string().into_bytes(), "application/vnd.oci.image.index.v1+json").unwrap();
+    let index =
+        json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    let index =
+        Manifest::from_bytes(index.to_string().into_bytes(), "application/vnd.oci.image.index.v1+json").unwrap();
     scene.from.put_manifest("app", Some("1"), &index);
     scene.to.faults().takes_sparse = true;
     scene.synced(&["FROM/app:1", "TO/", "--no-referrers", "--platform", "linux/arm64"]);

@@ -28,7 +28,8 @@ fn a_list_of_tags_that_fails_keeps_its_filter_in_the_next_input() {
     let scene = Scene::new();
     scene.image("app", "1.0", 11);
     scene.image("app", "2.0", 12);
-    let document = "images:\n- {from: FROM/app, to: TO/app, tags: {regex: '^1', latest: 3}, platforms: [linux/amd64]}\n";
+    let document =
+        "images:\n- {from: FROM/app, to: TO/app, tags: {regex: '^1', latest: 3}, platforms: [linux/amd64]}\n";
     let document = scene.write("set.yml", document);
     scene.from.faults().stumbles.push(Stumble::new("GET", "/tags/list", 403, 1));
     let failed = scene.at("failed.yml");

@@ -82,7 +82,9 @@ fn a_killed_sync_is_completed_by_the_next_and_moves_nothing_twice() {
         }
         assert_eq!(blobs(&scene, &prefix), expected, "point {nth}");
         let finished = scene.to.requests();
-        let puts = finished.iter().filter(|one| one.method == "PUT" && one.path.contains("/blobs/uploads/") && one.status == 201);
+        let puts = finished
+            .iter()
+            .filter(|one| one.method == "PUT" && one.path.contains("/blobs/uploads/") && one.status == 201);
         let mut stored: Vec<&str> = puts.filter_map(|one| one.path.split("digest=").nth(1)).collect();
         let all = stored.len();
         stored.sort_unstable();

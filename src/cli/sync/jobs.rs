@@ -88,7 +88,7 @@ pub struct Together<'e> {
 /// The work of a run.
 #[derive(Default)]
 pub struct Jobs<'e> {
-    /// Images with a destination of their own each.
+    /// Images that are copied one by one.
     pub each: Vec<Job<'e>>,
     pub together: Vec<Together<'e>>,
     names: Names,

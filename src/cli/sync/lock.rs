@@ -49,7 +49,11 @@ impl LockFile {
     pub fn tags<'l>(&'l self, repository: &'l Reference) -> impl Iterator<Item = &'l str> {
         let first = Reference { tag: None, digest: None, ..repository.clone() };
         let same = |image: &Reference| (&image.host, &image.repository) == (&repository.host, &repository.repository);
-        self.images.range(first..).map(|(image, _)| image).take_while(move |image| same(image)).filter_map(|image| image.tag.as_deref())
+        self.images
+            .range(first..)
+            .map(|(image, _)| image)
+            .take_while(move |image| same(image))
+            .filter_map(|image| image.tag.as_deref())
     }
 
     /// The text of the file.

@@ -1,8 +1,8 @@
 //! The result of one image at one destination.
 
+use crate::Result;
 use crate::copy::{Copied, Report};
 use crate::image::Digest;
-use crate::Result;
 use serde::Serialize;
 
 /// The image at the destination, compared with before.
@@ -37,7 +37,7 @@ impl State {
     }
 }
 
-/// What was done for an image at a destination.
+/// The copy of an image to one destination.
 #[derive(Debug, Default)]
 pub struct Done {
     /// The state of each image of `report`.

@@ -163,13 +163,18 @@ impl SyncReport<'_> {
             return Err(Error::new(error.kind(), format!("{} to {} failed", first.from, first.to)));
         }
         let kind = if all_failed && same_kind { error.kind() } else { Kind::Partial };
-        let shown = errors.iter().take(MAX_NAMED_FAILURES).map(|(outcome, _)| format!("{} to {}", outcome.from, outcome.to));
+        let shown =
+            errors.iter().take(MAX_NAMED_FAILURES).map(|(outcome, _)| format!("{} to {}", outcome.from, outcome.to));
         let mut shown: Vec<String> = shown.collect();
         if errors.len() > MAX_NAMED_FAILURES {
             shown.push(format!("and {} more", errors.len() - MAX_NAMED_FAILURES));
         }
         let (failed, count) = (errors.len(), self.outcomes.len());
-        Err(Error::several(kind, &format!("{failed} of {} failed; each error is above", counted(count, "copy")), &shown))
+        Err(Error::several(
+            kind,
+            &format!("{failed} of {} failed; each error is above", counted(count, "copy")),
+            &shown,
+        ))
     }
 
     fn document(&self, retries: usize) -> SyncDocument<'_> {

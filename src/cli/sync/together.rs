@@ -22,12 +22,8 @@ struct Ready<'e> {
 /// the copy fails every image.
 pub fn copy(transfer: &Transfer<'_>, together: &Together<'_>, run: &CliRun) -> Vec<Outcome> {
     let target = together.target;
-    let outcome = |job: &Job<'_>, result| Outcome {
-        entry: job.at,
-        from: job.from(),
-        to: target.word.to_string(),
-        result,
-    };
+    let outcome =
+        |job: &Job<'_>, result| Outcome { entry: job.at, from: job.from(), to: target.word.to_string(), result };
     let (mut ready, mut outcomes) = (Vec::new(), Vec::new());
     let several = together.jobs.len() > 1;
     for job in &together.jobs {

@@ -34,7 +34,8 @@ impl Transfer<'_> {
             Ok(opened) => self.copy_opened(job, opened, &targets, run),
             Err(error) => targets.iter().map(|_| Err(error.clone())).collect(),
         };
-        let outcome = |(target, result)| Outcome { entry: job.at, from: job.from(), to: self.label(job, target), result };
+        let outcome =
+            |(target, result)| Outcome { entry: job.at, from: job.from(), to: self.label(job, target), result };
         targets.into_iter().zip(results).map(outcome).collect()
     }
 
@@ -86,7 +87,8 @@ impl Transfer<'_> {
             return self.copy_whole(job, opened, target, run);
         };
         let address = target.address(Some(&name))?;
-        let sink = open::sink(&*address, &self.options.into, &self.options.network, &self.options.copying.written(), run)?;
+        let sink =
+            open::sink(&*address, &self.options.into, &self.options.network, &self.options.copying.written(), run)?;
         let stored = Name::from(&name);
         let before = published(&*sink, &stored)?;
         let options = self.copy_options(job);
@@ -149,7 +151,8 @@ impl Transfer<'_> {
         name: &Name,
         before: Option<Digest>,
     ) -> Result<Option<Descriptor>> {
-        let (Some(Ok(store)), [selector]) = (opened.source.again().map(Source::into_store), &opened.selectors[..]) else {
+        let (Some(Ok(store)), [selector]) = (opened.source.again().map(Source::into_store), &opened.selectors[..])
+        else {
             return Ok(None);
         };
         let Some(before) = before else { return Ok(None) };

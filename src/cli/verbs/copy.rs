@@ -1,5 +1,6 @@
 //! `imgmv copy`: copies one source to one or more destinations.
 
+use crate::Result;
 use crate::cli::address;
 use crate::cli::address::Address;
 use crate::cli::address::destinations::{Destination, parse_destinations};
@@ -15,7 +16,6 @@ use crate::cli::open::{NetworkOptions, Opened, SinkOptions};
 use crate::cli::output::report::{Stdout, Summary};
 use crate::copy::{Options, Report};
 use crate::transfer::Budget;
-use crate::Result;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;

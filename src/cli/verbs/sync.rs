@@ -153,7 +153,7 @@ impl SyncVerb {
         report.check()
     }
 
-    /// Applies `--latest` to each filter without a limit of its own.
+    /// Applies `--latest` to each filter that has no limit.
     fn limit_to_latest(&self, entries: &mut [Entry]) -> Result<()> {
         let Some(latest) = self.set.latest else { return Ok(()) };
         let mut is_used = false;
@@ -169,7 +169,7 @@ impl SyncVerb {
         }
     }
 
-    /// The file of `--lock-file`, or the one beside the document.
+    /// The file of `--lock-file`, or the document with `.lock`.
     fn lock_path(&self, set: &SyncSet) -> Result<Option<PathBuf>> {
         match (&self.set.lock_file, self.set.locked, &set.file) {
             (Some(file), ..) => Ok(Some(file.clone())),
@@ -242,7 +242,8 @@ impl SyncVerb {
 
 /// The failure of `entry` at each of its destinations.
 fn failed<'e>(at: usize, entry: &'e SyncEntry, error: &'e Error) -> impl Iterator<Item = Outcome> + 'e {
-    let outcome = move |to: &str| Outcome { entry: at, from: entry.from(), to: to.to_owned(), result: Err(error.clone()) };
+    let outcome =
+        move |to: &str| Outcome { entry: at, from: entry.from(), to: to.to_owned(), result: Err(error.clone()) };
     entry.targets.iter().map(move |target| outcome(&target.word))
 }
 

@@ -93,9 +93,7 @@ impl RepositoryStore {
     fn select_root(&self, selector: &Selector, budget: &ManifestBudget) -> Result<Root> {
         match self.selected(selector)? {
             Selected::Digest(digest) => self.root(ManifestRef::Digest(&digest), budget),
-            Selected::Tag(tag) => {
-                self.root(ManifestRef::Tag(&tag), budget).inspect(|_| self.memory.saw_tag(&tag))
-            }
+            Selected::Tag(tag) => self.root(ManifestRef::Tag(&tag), budget).inspect(|_| self.memory.saw_tag(&tag)),
         }
     }
 

@@ -7,7 +7,9 @@ use crate::blob_files::BlobCheck;
 use crate::image::Name;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
-use crate::transport::address::{Address, AddressProfile, InPlace, Listed, SelectedSource, ServeSource, Transport, all_of};
+use crate::transport::address::{
+    Address, AddressProfile, InPlace, Listed, SelectedSource, ServeSource, Transport, all_of,
+};
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
 use crate::transport::syntax::{file_and_selector, suffix};
