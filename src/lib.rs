@@ -94,8 +94,8 @@ pub mod internals {
         pub use crate::transport::registry::auth::challenge;
         pub use crate::transport::registry::configuration;
         pub use crate::transport::registry::{
-            Access, Credentials, ForeignStore, Insecure, MirroredStore, Registry, RepositorySink, RepositoryStore,
-            Secret, login, logout,
+            Access, Credentials, ForeignStore, Insecure, MirroredStore, Registry, RegistryPool, RepositorySink,
+            RepositoryStore, Secret, login, logout,
         };
     }
     pub mod registry_dir {

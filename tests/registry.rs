@@ -19,9 +19,11 @@ mod push;
 mod real;
 #[path = "registry/tags.rs"]
 mod tags;
+#[path = "registry/shared.rs"]
+mod shared;
 
 use imgmv::internals::image::media_type;
-use imgmv::internals::registry::{Access, Insecure, Registry, RepositorySink, RepositoryStore};
+use imgmv::internals::registry::{Access, Insecure, Registry, RegistryPool, RepositorySink, RepositoryStore};
 use imgmv::{
     Cancel, Compress, Descriptor, Digest, Event, Manifest, Name, Naming, Options, Report, Selector, Silent, Source,
     Store, Watch, copy,

@@ -60,6 +60,7 @@ pub fn open_sink(address: &str, watch: Arc<dyn Watch>, cancel: &Cancel) -> Resul
         wire_compression: None,
         dry_run: false,
         verify: false,
+        waits_for_uploads: false,
         partial_lifetime: PARTIAL_LIFETIME,
         level: None,
     };

@@ -45,6 +45,9 @@ pub(crate) struct WriteOptions<'a> {
     pub dry_run: bool,
     /// `--verify`: blobs at the destination are hashed, not only compared by size.
     pub verify: bool,
+    /// Whether a blob that another copy of the run is sending to the same registry is waited for. Not for copies that
+    /// share one read of the source.
+    pub waits_for_uploads: bool,
     /// `--keep-partials`
     pub partial_lifetime: Duration,
     /// The level of an archive that is compressed as a whole.

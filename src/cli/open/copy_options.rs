@@ -37,7 +37,7 @@ impl CopyOptions {
 
     /// The options that concern how a DST is written.
     pub fn written(&self) -> Written<'_> {
-        Written { transfer: &self.transfer, layers: &self.layers }
+        Written { transfer: &self.transfer, layers: &self.layers, waits_for_uploads: false }
     }
 
     /// The options for the copy engine, still without selectors and names.

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub struct Written<'o> {
     pub transfer: &'o Transfer,
     pub layers: &'o LayerOptions,
+    /// See [`WriteOptions::waits_for_uploads`].
+    pub waits_for_uploads: bool,
 }
 
 /// Opens `address` as a DST.
@@ -28,7 +30,7 @@ pub fn sink(
         let chunk = into.push.chunk_size.map(|size| size.0);
         Ok(Access { chunk_bytes: chunk, ..access_to(host, repository, &into.registry.options(), network, run)? })
     };
-    let Written { transfer, layers } = options;
+    let Written { transfer, layers, waits_for_uploads } = *options;
     let loading = &into.load;
     let options = WriteOptions {
         access: Box::new(access),
@@ -39,6 +41,7 @@ pub fn sink(
         wire_compression: loading.wire.compression(),
         dry_run: transfer.dry_run,
         verify: transfer.verify,
+        waits_for_uploads,
         partial_lifetime: transfer.partial_lifetime(),
         level: layers.level.filter(|_| layers.compress.is_none()),
     };

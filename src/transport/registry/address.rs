@@ -100,7 +100,8 @@ impl Address for RepositoryAddress {
 
     fn sink(&self, options: &WriteOptions<'_>, context: &Context) -> Result<Box<dyn Sink>> {
         let access = (options.access)(&self.0.host, &self.0.repository)?;
-        Ok(Box::new(self.registry(access, context)?.sink(&self.0.repository)))
+        let sink = self.registry(access, context)?.sink(&self.0.repository);
+        Ok(Box::new(if options.waits_for_uploads { sink.waiting_for_uploads() } else { sink }))
     }
 
     fn identity(&self) -> Option<String> {

@@ -27,6 +27,10 @@
 //! halves its connections. Mirrors are tried before the registry; after a mirror fails, the download
 //! resumes at the same offset elsewhere.
 //!
+//! **Several repositories.** A run has one pool of registries (`pool.rs`). The repositories of one host share its client:
+//! connections, tokens, the learned limits, and the book of stored blobs (`push/book.rs`), from which the next
+//! repository mounts a blob. `http/window.rs` limits the requests to one host, over all its repositories and logins.
+//!
 //! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,
 //! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for
 //! the next blobs. A refused request is repeated in its session, at the same offset if the registry has read none of

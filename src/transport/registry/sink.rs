@@ -8,8 +8,8 @@ use super::pull::manifest;
 use super::pull::manifest::ManifestRef;
 use super::push::body_limit;
 use super::push::monolithic::MonolithicUpload;
+use super::push::placement::{Decision, Placement};
 use super::push::resume_cache;
-use super::push::session::{Mount, Session};
 use super::push::streamed::StreamedUpload;
 use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
@@ -32,8 +32,7 @@ const PARALLEL_LARGE_BLOBS: usize = 2;
 /// A repository as a destination.
 pub struct RepositorySink {
     target: Target,
-    /// Repositories from which the registry refused to mount; they are not tried again.
-    unmountable: Mutex<HashSet<String>>,
+    placement: Placement,
     /// The manifest put last, not sent yet. If it is published next, the one request with its tag stores it too.
     deferred: Mutex<Option<Manifest>>,
     memory: ReferrersMemory,
@@ -50,8 +49,8 @@ impl RepositorySink {
         let scope = Scope::Push(repository.to_owned());
         let target = Target { client, repository: repository.to_owned(), scope };
         RepositorySink {
+            placement: Placement::new(target.clone()),
             target,
-            unmountable: Mutex::default(),
             deferred: Mutex::default(),
             memory: ReferrersMemory::default(),
             listed: Mutex::default(),
@@ -64,44 +63,10 @@ impl RepositorySink {
         format!("{}/{}", self.target.client.host, self.target.repository)
     }
 
-    /// Decides whether the blob `digest` must be uploaded, after an attempt to mount it from `from`.
-    fn decide(&self, digest: &Digest, claim: &Claim, from: Option<&Origin>) -> Result<Decision> {
-        let mut session = None;
-        if let Some(from) = self.mountable(from) {
-            match self.target.mount(digest, from)? {
-                Mount::Done => return Ok(Decision::Skip),
-                Mount::Session(opened) => session = Some(opened),
-                Mount::Refused => {}
-            }
-            self.unmountable.lock().unwrap_or_else(PoisonError::into_inner).insert(from.to_owned());
-        }
-        match self.target.head_blob(digest)? {
-            Some(Some(size)) if claim.size.is_some_and(|claimed| claimed != size) => {
-                let claimed = claim.size.unwrap_or_default();
-                self.target.client.watch.say(&format!(
-                    "{}: blob {digest} has {size} bytes, expected {claimed}; sending it again",
-                    self.full_repository()
-                ));
-            }
-            Some(_) => {
-                if let Some(session) = session {
-                    self.target.cancel_session(session);
-                }
-                // An earlier run may have been killed after it sent all bytes.
-                self.target.forget_upload(digest);
-                return Ok(Decision::Skip);
-            }
-            None => {}
-        }
-        Ok(Decision::Upload(session))
-    }
-
-    /// The other repository of this registry from which blobs may be mounted.
-    fn mountable<'a>(&self, from: Option<&'a Origin>) -> Option<&'a str> {
-        let from = from?;
-        let is_other = from.host == self.target.client.host && from.repository != self.target.repository;
-        let refused = || self.unmountable.lock().unwrap_or_else(PoisonError::into_inner).contains(&from.repository);
-        (is_other && !refused()).then_some(&*from.repository)
+    /// Waits for a blob that another copy of this run is sending to the registry, to mount it then. Not for copies that
+    /// share one read of their source, which a waiting copy would hold up.
+    pub fn waiting_for_uploads(self) -> RepositorySink {
+        RepositorySink { placement: self.placement.waiting_for_uploads(), ..self }
     }
 
     /// Puts `manifest` under its digest.
@@ -169,12 +134,6 @@ fn refuses_type(status: u16, message: &str) -> bool {
     status == 415 || status == 400 && about_type && !about_tag
 }
 
-enum Decision {
-    Skip,
-    /// In this session, if one is open.
-    Upload(Option<Session>),
-}
-
 impl Sink for RepositorySink {
     fn capabilities(&self) -> SinkCapabilities {
         let client = &self.target.client;
@@ -239,24 +198,25 @@ impl Sink for RepositorySink {
     }
 
     fn begin<'a>(&'a self, claim: &Claim, from: Option<&Origin>) -> Result<Begin<'a>> {
-        let Some(digest) = &claim.digest else {
-            return Ok(Begin::Write(Box::new(StreamedUpload::new(self.target.clone(), None, None))));
-        };
-        let session = match self.decide(digest, claim, from)? {
-            Decision::Skip => return Ok(Begin::Held),
-            Decision::Upload(session) => session,
-        };
         let target = self.target.clone();
-        Ok(Begin::Write(match claim.size {
+        let Some(digest) = &claim.digest else {
+            return Ok(self.placement.booked(StreamedUpload::new(target, None, None), None));
+        };
+        let (session, reservation) = match self.placement.decide(digest, claim, from)? {
+            Decision::Skip => return Ok(Begin::Held),
+            Decision::Upload(session, reservation) => (session, Some(reservation)),
+        };
+        Ok(match claim.size {
             Some(size) if size <= MAX_MONOLITHIC_BYTES => {
-                Box::new(MonolithicUpload::new(target, session, (*digest, size)))
+                self.placement.booked(MonolithicUpload::new(target, session, (*digest, size)), reservation)
             }
             Some(size) => {
                 let writer = StreamedUpload::new(target, session, Some((*digest, size)));
-                Box::new(if from.is_some() { writer.with_checkpoints() } else { writer })
+                let writer = if from.is_some() { writer.with_checkpoints() } else { writer };
+                self.placement.booked(writer, reservation)
             }
-            None => Box::new(StreamedUpload::new(target, session, None)),
-        }))
+            None => self.placement.booked(StreamedUpload::new(target, session, None), reservation),
+        })
     }
 
     fn put_manifest(&self, manifest: &Manifest) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::transport::registry::auth::state::AuthState;
 use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::options::{Access, Insecure};
 use crate::transport::registry::push::body_limit::BodyLimit;
+use crate::transport::registry::push::book::BlobBook;
 use std::io::{self, Read};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -46,6 +47,8 @@ pub struct RegistryClient {
     auth: Arc<Mutex<AuthState>>,
     pub throttle: Arc<Throttle>,
     pub bodies: Arc<BodyLimit>,
+    /// The blobs that the copies of the run have stored.
+    pub blobs: Arc<BlobBook>,
     /// The limit on requests to the host, also of other registries at this host.
     pub window: Arc<HostWindow>,
     /// The user was warned that the cache is not writable.
@@ -74,6 +77,7 @@ impl RegistryClient {
             cancel,
             auth: Arc::default(),
             throttle: Arc::default(),
+            blobs: Arc::default(),
             window,
             cache_warned: Arc::default(),
             api: Arc::default(),

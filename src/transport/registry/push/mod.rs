@@ -2,7 +2,10 @@
 
 pub mod body_limit;
 pub(super) mod body_pipe;
+pub(super) mod book;
+pub(super) mod booked_upload;
 pub(super) mod monolithic;
+pub(super) mod placement;
 pub mod resume_cache;
 pub(super) mod session;
 pub(super) mod streamed;
