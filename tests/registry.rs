@@ -17,10 +17,10 @@ mod pull;
 mod push;
 #[path = "registry/real.rs"]
 mod real;
-#[path = "registry/tags.rs"]
-mod tags;
 #[path = "registry/shared.rs"]
 mod shared;
+#[path = "registry/tags.rs"]
+mod tags;
 
 use imgmv::internals::image::media_type;
 use imgmv::internals::registry::{Access, Insecure, Registry, RegistryPool, RepositorySink, RepositoryStore};

@@ -3,7 +3,8 @@
 use super::scene::Scene;
 use crate::support::noise::noise;
 use crate::support::program::imgmv;
-use imgmv::Manifest;
+use crate::support::web::Request;
+use imgmv::{Digest, Manifest};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -159,4 +160,25 @@ fn two_images_for_one_name_are_refused_before_anything_moves() {
     assert_eq!(output.status.code(), Some(2), "{}", output.stderr);
     assert!(output.stderr.contains("line 2"), "{}", output.stderr);
     assert!(scene.to.requests().is_empty());
+}
+
+#[test]
+fn a_blob_that_several_images_share_is_read_and_sent_once() {
+    let scene = Scene::new();
+    let shared = noise(1, 300_000);
+    let mut lines = String::new();
+    for nth in 0..8 {
+        let repository = format!("team/app{nth}");
+        scene.from.image(&repository, "1", &[&shared, &noise(nth + 10, 2000)]);
+        lines += &format!("FROM/{repository}:1\n");
+    }
+    let list = scene.write("images.txt", &lines);
+    scene.synced(&[&list, "TO/", "--parallel", "8"]);
+    let digest = Digest::of(&shared).to_string();
+    let reads = scene.from.requests().iter().filter(|one| one.method == "GET" && one.path.contains(&digest)).count();
+    let sends = |one: &&Request| one.method == "PUT" && one.parameter("digest").as_ref() == Some(&digest);
+    let puts = scene.to.requests().iter().filter(sends).count();
+    assert_eq!((reads, puts), (1, 1));
+    let (_, tags) = scene.to.contents("team/app7");
+    assert_eq!(tags.get("1").copied(), scene.from.tag("team/app7", "1"));
 }

@@ -87,8 +87,10 @@ impl Transfer<'_> {
             return self.copy_whole(job, opened, target, run);
         };
         let address = target.address(Some(&name))?;
-        let sink =
-            open::sink(&*address, &self.options.into, &self.options.network, &self.options.copying.written(), run)?;
+        // Destinations that share one read of the source must not wait for one another.
+        let waits_for_uploads = job.targets().count() == 1;
+        let written = open::Written { waits_for_uploads, ..self.options.copying.written() };
+        let sink = open::sink(&*address, &self.options.into, &self.options.network, &written, run)?;
         let stored = Name::from(&name);
         let before = published(&*sink, &stored)?;
         let options = self.copy_options(job);
