@@ -24,6 +24,7 @@ mod serve;
 mod sets;
 mod sink;
 mod source;
+mod sync;
 mod tag_filter;
 mod tarball;
 mod tarsplit;
