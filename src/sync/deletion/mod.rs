@@ -21,10 +21,10 @@ mod source_tags;
 #[cfg(test)]
 mod tests;
 
-pub use carry_out::{DeletionReport, TagPlace};
+pub use carry_out::TagPlace;
 pub use limit::DeletionLimit;
-pub use plan::{ApprovedPlan, ApprovedRepository, DeletionPlan};
-pub use repository::{DestinationTag, PlannedDeletion, RepositoryPlan, SparedReason, SparedTag};
+pub use plan::{ApprovedPlan, DeletionPlan};
+pub use repository::{DestinationTag, PlannedDeletion, RepositoryPlan};
 pub use scope::{Scope, WantedNames};
 pub use source_tags::SourceTags;
 
