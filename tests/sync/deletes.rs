@@ -107,7 +107,7 @@ fn a_broken_source_deletes_nothing() {
         (
             "no match",
             Box::new(|scene| {
-                scene.from.faults().unlisted = Some("0");
+                scene.from.faults().unlisted = Some(".");
                 scene.from.image("app", "edge", &[b"edge"]);
             }),
         ),
