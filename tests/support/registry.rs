@@ -140,6 +140,8 @@ pub struct Faults {
     pub fail_to_store: usize,
     /// What a push is answered with instead of the digest that was stored.
     pub stored_digest: Option<String>,
+    /// The pulls that are left, as Docker Hub counts and names them.
+    pub pulls: Option<u64>,
 }
 
 #[derive(Default)]

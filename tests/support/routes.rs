@@ -221,6 +221,10 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
     if !faults.no_digest_header {
         response = response.with("Docker-Content-Digest", digest.to_string());
     }
+    if let Some(pulls) = &mut faults.pulls {
+        *pulls = pulls.saturating_sub(u64::from(request.method == "GET"));
+        response = response.with("RateLimit-Remaining", format!("{pulls};w=21600"));
+    }
     if request.method == "HEAD" {
         return Some(response.with("Content-Length", bytes.len().to_string()));
     }

@@ -109,6 +109,9 @@ pub struct NetworkOptions {
     /// `--jobs`
     #[arg(skip)]
     pub jobs: Option<u16>,
+    /// `--hub-reserve`
+    #[arg(skip)]
+    pub hub_reserve: Option<u64>,
     /// Whether a destination is remote: then `--limit-rate` counts bytes there, not at the source.
     #[arg(skip)]
     pub to_network: bool,
@@ -144,7 +147,7 @@ impl NetworkOptions {
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { max_requests };
         let parallel_ranges = access.parallel_ranges.min(most);
-        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, ..access })
+        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, hub_reserve: self.hub_reserve, ..access })
     }
 }
 
