@@ -218,6 +218,18 @@ mod tests {
             Ok(TagDeletion::Deleted)
         }
 
+        fn visit_names(&self, visit: &mut dyn FnMut(Name) -> Result<()>) -> Result<()> {
+            self.0.iter().filter_map(|(name, _)| name.clone()).try_for_each(visit)
+        }
+
+        fn digest_of(&self, name: &Name) -> Result<Option<Digest>> {
+            Ok(self.0.iter().find(|(own, _)| own.as_ref() == Some(name)).map(|(_, at)| at.digest))
+        }
+
+        fn has_manifest(&self, _: &Digest) -> Result<bool> {
+            Ok(true)
+        }
+
         fn targets(&self) -> Result<NameTargets> {
             Ok(NameTargets { targets: self.0.clone(), unchecked: self.1 })
         }

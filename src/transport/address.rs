@@ -107,6 +107,13 @@ pub(crate) trait Address: fmt::Debug + fmt::Display + Send + Sync {
         )))
     }
 
+    /// Opens the repository or the whole layout, to delete names that a sync does not want there.
+    fn deletable_names(&self, _options: &ReadOptions<'_>, _context: &Context) -> Result<DeletableNames> {
+        Err(Error::usage(format!(
+            "{self}: --delete works on a registry or a layout; sync this destination without --delete"
+        )))
+    }
+
     /// The prefix of a registry below which each image keeps its path.
     fn prefix(&self) -> Option<&Prefix> {
         None
@@ -211,10 +218,28 @@ pub(crate) struct Deletable {
     pub deleter: Box<dyn Deleter>,
 }
 
+/// A repository or layout of which names are deleted.
+pub(crate) struct DeletableNames {
+    pub store: Arc<dyn Store>,
+    pub deleter: Box<dyn Deleter>,
+}
+
 /// A repository or layout of which names and manifests are deleted.
 pub(crate) trait Deleter: Send + Sync {
     /// Deletes `name`, and never its manifest.
     fn delete_name(&self, name: &Name) -> Result<TagDeletion>;
+
+    /// Calls `visit` for each name, in any order. A name may be visited twice.
+    fn visit_names(&self, visit: &mut dyn FnMut(Name) -> Result<()>) -> Result<()>;
+
+    /// The present digest of `name`; `None` if it does not exist. A layout is read again.
+    ///
+    /// # Errors
+    /// - `Invalid`: the name has several digests.
+    fn digest_of(&self, name: &Name) -> Result<Option<Digest>>;
+
+    /// Whether the manifest `digest` exists, with a name or without.
+    fn has_manifest(&self, digest: &Digest) -> Result<bool>;
 
     /// The names, each with its manifest or index. Names that do not exist any more are left out.
     fn targets(&self) -> Result<NameTargets>;

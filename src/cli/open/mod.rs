@@ -39,7 +39,7 @@ use std::time::Duration;
 pub use super::address::hint::with_hint;
 pub use backends::backend;
 pub use document_hosts::DocumentHosts;
-pub use sinks::{Written, deletable, sink, stdout_for_archive};
+pub use sinks::{Written, deletable_names, sink, stdout_for_archive};
 
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
 const MAX_WIRE_COMPRESSIONS: usize = 6;

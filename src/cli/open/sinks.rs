@@ -5,7 +5,7 @@ use crate::cli::address::Address;
 use crate::cli::context::CliRun;
 use crate::cli::options::{LayerOptions, Transfer};
 use crate::sink::Sink;
-use crate::transport::address::Deletable;
+use crate::transport::address::DeletableNames;
 use crate::transport::engine::Engine;
 use crate::transport::options::{ReadOptions, WriteOptions};
 use crate::transport::registry::Access;
@@ -49,13 +49,13 @@ pub fn sink(
     address.sink(&options, &network.context(run))
 }
 
-/// Opens `address`, a DST, to delete its images or only their names.
-pub fn deletable(
+/// Opens `address`, a DST, to delete names that a sync does not want there.
+pub fn deletable_names(
     address: &dyn Address,
     into: &SinkOptions,
     network: &NetworkOptions,
     run: &CliRun,
-) -> Result<Deletable> {
+) -> Result<DeletableNames> {
     let access =
         move |host: &str, repository: &str| access_to(host, repository, &into.registry.options(), network, run);
     let options = ReadOptions {
@@ -66,7 +66,7 @@ pub fn deletable(
         namespace: None,
         engine: None,
     };
-    address.deletable(&options, &network.context(run))
+    address.deletable_names(&options, &network.context(run))
 }
 
 /// Reserves standard output for an archive.

@@ -6,24 +6,24 @@ use super::listing::Found;
 use super::report::DeletedTag;
 use crate::cli::ask;
 use crate::cli::context::CliRun;
-use crate::cli::open::deletable;
+use crate::cli::open::deletable_names;
 use crate::cli::verbs::sync::SyncOptions;
 use crate::image::{Digest, Name, Reference};
 use crate::message::counted;
 use crate::parallel;
 use crate::progress::Watch;
-use crate::source::Selector;
 use crate::sync::deletion::{
-    ApprovedPlan, DeletionLimit, DeletionPlan, DestinationTag, RepositoryPlan, Scope, SourceTags, TagPlace,
-    WantedNames, unsupported,
+    ApprovedPlan, DeletionLimit, DeletionPlan, RepositoryPlan, Scope, SourceTags, WantedNames, list,
 };
-use crate::transport::address::{Deletable, NameTargets, TagDeletion};
+use crate::transport::address::DeletableNames;
 use crate::{Error, Kind, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Repositories that are read at the same time.
 const PARALLEL_REPOSITORIES: usize = 8;
-/// A tag that an address needs where no image is selected.
+/// Questions to one of them at the same time.
+const PARALLEL_QUESTIONS: usize = 8;
+/// A tag for the name of a repository.
 const ANY_TAG: &str = "latest";
 
 /// How deletions are carried out.
@@ -37,7 +37,7 @@ pub struct GoneOptions {
 /// The repositories and layouts into which a set is copied.
 pub struct Destinations {
     scope: Scope,
-    /// The address of each repository or layout of `scope`, with a tag.
+    /// The address of each repository or layout of `scope`.
     addresses: BTreeMap<String, String>,
 }
 
@@ -98,33 +98,39 @@ impl Destinations {
     /// The repository or layout of `name` at `target`.
     fn place(&mut self, target: &Target, name: &Reference) -> Result<String> {
         let (place, address) = match &target.kind {
-            TargetKind::Once => return Err(unsupported(&target.word)),
+            TargetKind::Once => return Err(unsupported(target)),
             TargetKind::Directory => {
                 let address = target.address(None)?;
-                let directory = address.layout().ok_or_else(|| unsupported(&target.word))?;
+                let directory = address.layout().ok_or_else(|| unsupported(target))?;
                 let word = format!("oci:{}", directory.display());
-                (address.identity().unwrap_or_else(|| word.clone()), format!("{word}:{ANY_TAG}"))
+                (address.identity().unwrap_or_else(|| word.clone()), word)
             }
             TargetKind::Prefix(_) | TargetKind::Repository(_) | TargetKind::Image(_) => {
                 let repository = name.full_repository();
-                (repository.clone(), format!("docker://{repository}:{ANY_TAG}"))
+                (repository.clone(), format!("docker://{repository}"))
             }
         };
         self.addresses.entry(place.clone()).or_insert(address);
         Ok(place)
     }
 
-    /// Deletes what is gone; in a dry run the answer is the plan.
+    /// Deletes what is gone; in a dry run the answer is the plan. `known` has the digests of names that the run wrote.
     ///
     /// # Errors
     /// - `Failed`: the plan is not allowed, or the user does not agree. Nothing was deleted.
     /// - `Usage`: without a terminal and without `yes`.
-    pub fn delete(&self, gone: GoneOptions, options: &SyncOptions, run: &CliRun) -> Result<Gone> {
+    pub fn delete(
+        &self,
+        gone: GoneOptions,
+        known: &HashMap<Name, Digest>,
+        options: &SyncOptions,
+        run: &CliRun,
+    ) -> Result<Gone> {
         let mut result = Gone::default();
         let repositories: Vec<(&str, &WantedNames)> = self.scope.repositories().collect();
         let plans = parallel::try_map(&repositories, PARALLEL_REPOSITORIES, |(repository, wanted)| {
             run.cancel.check()?;
-            match self.plan(repository, wanted, options, run) {
+            match self.plan(repository, wanted, known, options, run) {
                 Err(error) if error.kind() == Kind::Interrupted => Err(error),
                 plan => Ok(plan),
             }
@@ -160,43 +166,39 @@ impl Destinations {
         &self,
         repository: &str,
         wanted: &WantedNames,
+        known: &HashMap<Name, Digest>,
         options: &SyncOptions,
         run: &CliRun,
     ) -> Result<Option<RepositoryPlan>> {
-        let place = match self.open(repository, options, run) {
+        let DeletableNames { deleter, .. } = match self.open(repository, options, run) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
             place => place?,
         };
-        let NameTargets { targets, unchecked } = match place.deleter.targets() {
+        let listed = match list(repository, &*deleter, known, PARALLEL_QUESTIONS, &run.cancel) {
             Err(error) if error.kind() == Kind::NotFound => return Ok(None),
-            targets => targets?,
+            listed => listed?,
         };
-        if unchecked > 0 {
-            return Err(Error::failed(format!(
-                "{repository}: {} could not be compared, so no tag is deleted there",
-                counted(unchecked, "tag")
-            )));
-        }
-        let listed = targets
-            .into_iter()
-            .filter_map(|(name, target)| Some(DestinationTag { name: name?, digest: Some(target.digest) }))
-            .collect();
-        let mut exists = |digest: &Digest| Ok(place.store.resolve(&Selector::Digest(*digest))?.is_some());
+        let mut exists = |digest: &Digest| deleter.has_manifest(digest);
         RepositoryPlan::new(repository, wanted, listed, &mut exists).map(Some)
     }
 
-    fn open(&self, repository: &str, options: &SyncOptions, run: &CliRun) -> Result<Deletable> {
+    fn open(&self, repository: &str, options: &SyncOptions, run: &CliRun) -> Result<DeletableNames> {
         let word = self.addresses.get(repository).map_or(repository, String::as_str);
         let address = crate::cli::address::parse(std::ffi::OsStr::new(word))?;
-        deletable(&*address, &options.into, &options.network, run)
+        deletable_names(&*address, &options.into, &options.network, run)
     }
 
     fn carry_out(&self, approved: &ApprovedPlan, result: &mut Gone, options: &SyncOptions, run: &CliRun) -> Result<()> {
         result.tags.retain(|tag| tag.spared.is_some());
         for plan in approved.repositories() {
             let repository = &plan.plan().repository;
-            let place = Place { destinations: self, repository, options, run };
-            let report = plan.carry_out(&place, &run.cancel);
+            let report = match self.open(repository, options, run) {
+                Ok(place) => plan.carry_out(&*place.deleter, &run.cancel),
+                Err(error) => {
+                    result.errors.push((repository.clone(), error));
+                    continue;
+                }
+            };
             let deleted = |one: &crate::sync::deletion::PlannedDeletion| DeletedTag {
                 name: one.name.to_string(),
                 digest: Some(one.digest),
@@ -214,6 +216,14 @@ impl Destinations {
     }
 }
 
+/// The error for a destination that is not a registry or a layout.
+fn unsupported(target: &Target) -> Error {
+    Error::usage(format!(
+        "{}: --delete works on registries and OCI layouts; sync this destination without it",
+        target.word
+    ))
+}
+
 /// The tags of a plan that are deleted and spared.
 fn tags_of(plan: &RepositoryPlan) -> Vec<DeletedTag> {
     let deleted = plan.deletions.iter().map(|one| DeletedTag {
@@ -227,33 +237,4 @@ fn tags_of(plan: &RepositoryPlan) -> Vec<DeletedTag> {
         spared: Some(one.reason.to_string()),
     });
     deleted.chain(spared).collect()
-}
-
-/// A repository or layout. Each question opens it anew, since a layout is read when it is opened.
-struct Place<'p> {
-    destinations: &'p Destinations,
-    repository: &'p str,
-    options: &'p SyncOptions,
-    run: &'p CliRun,
-}
-
-impl Place<'_> {
-    fn open(&self) -> Result<Deletable> {
-        self.destinations.open(self.repository, self.options, self.run)
-    }
-}
-
-impl TagPlace for Place<'_> {
-    fn digest_of(&self, name: &Name) -> Result<Option<Digest>> {
-        let found = self.open()?.store.resolve(&Selector::Name(name.as_str().to_owned()))?;
-        Ok(found.map(|found| found.digest))
-    }
-
-    fn has_manifest(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.open()?.store.resolve(&Selector::Digest(*digest))?.is_some())
-    }
-
-    fn delete(&self, name: &Name) -> Result<TagDeletion> {
-        self.open()?.deleter.delete_name(name)
-    }
 }

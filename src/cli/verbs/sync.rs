@@ -16,14 +16,16 @@ use crate::cli::sync::outcome::Outcome;
 use crate::cli::sync::report::SyncReport;
 use crate::cli::sync::transfer::Transfer;
 use crate::cli::sync::{failures, together};
+use crate::image::{Digest, Name};
 use crate::sets::{Entry, Tags};
 use crate::sync::deletion::DeletionLimit;
 use crate::{Error, Kind, Result};
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Copy many images, by a list, a pattern, or the file of another tool
@@ -83,6 +85,9 @@ pub struct SetOptions {
     /// With --delete, do not ask
     #[arg(short, long, env = "IMGMV_YES", value_parser = FalseyValueParser::new())]
     yes: bool,
+    /// Stop before a registry that counts pulls, as Docker Hub, has fewer than N of them left, and say when to run again
+    #[arg(long, value_name = "N", env = "IMGMV_HUB_RESERVE")]
+    hub_reserve: Option<u64>,
     /// Maximum number of images copied at the same time
     #[arg(long, value_name = "N", default_value_t = 8, env = "IMGMV_PARALLEL",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -132,6 +137,7 @@ impl SyncVerb {
         self.options.network.jobs = self.options.copying.transfer.jobs;
         self.options.network.fetch_foreign = self.options.copying.fetches_foreign();
         self.options.network.to_network = true;
+        self.options.network.hub_reserve = self.set.hub_reserve;
         let documents = DocumentOptions { allow_templates: self.set.allow_templates, strict: self.set.strict };
         let mut set = documents::read(&self.src, documents, run)?;
         self.options.network.documented = Arc::new(DocumentHosts::new(std::mem::take(&mut set.hosts)));
@@ -160,7 +166,8 @@ impl SyncVerb {
         run.cancel.check()?;
         self.write_files(&outcomes, &entries)?;
         let deletion = GoneOptions { limit: self.set.delete_max, yes: self.set.yes };
-        let gone = destinations.map(|destinations| destinations.delete(deletion, &self.options, run));
+        let gone =
+            destinations.map(|destinations| destinations.delete(deletion, &self.known(&outcomes), &self.options, run));
         let (gone, not_deleted) = match gone.transpose() {
             Ok(gone) => (gone.unwrap_or_default(), None),
             Err(error) if error.kind() == Kind::Interrupted => return Err(error),
@@ -223,7 +230,8 @@ impl SyncVerb {
     /// Copies every image, several at the same time; then what is written once, one destination after the other.
     fn copy_all(&self, jobs: &Jobs<'_>, lock: Option<&LockFile>, run: &CliRun) -> Vec<Outcome> {
         let copies = usize::from(self.set.parallel).min(jobs.each.len()).max(1);
-        let transfer = Transfer { options: &self.options, lock, copies };
+        let reserved = Mutex::default();
+        let transfer = Transfer { options: &self.options, lock, copies, reserved: &reserved };
         let names: Vec<String> = jobs.each.iter().map(Job::from).collect();
         let copied = copy_many::run_all(&names, copies, run, |at, run| transfer.copy(&jobs.each[at], run));
         let mut outcomes = Vec::new();
@@ -243,6 +251,16 @@ impl SyncVerb {
             outcomes.extend(together::copy(&alone, one, run));
         }
         outcomes
+    }
+
+    /// The digests of the names that this run wrote, or found to be the same.
+    fn known(&self, outcomes: &[Outcome]) -> HashMap<Name, Digest> {
+        if self.options.copying.transfer.dry_run {
+            return HashMap::new();
+        }
+        let done = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
+        let images = done.flat_map(|done| &done.report.images);
+        images.flat_map(|image| image.names.iter().map(|name| (name.clone(), image.digest))).collect()
     }
 
     /// Writes the lock file and the list of failures.

@@ -2,7 +2,7 @@
 //!
 //! The steps, of which each needs the result of the one before:
 //! 1. [`Scope`]: the names that all entries want in each repository, and how each source was listed.
-//! 2. [`RepositoryPlan`]: the tags at the destination that are deleted, and those that are spared, with the reason.
+//! 2. [`list`] and [`RepositoryPlan`]: the tags at the destination that are deleted, and those that are spared, with the reason.
 //! 3. [`DeletionPlan::approve`]: the checks of the whole run. Nothing is deleted if a source was not listed, or if a
 //!    repository loses more tags than `--delete-max` allows.
 //! 4. [`ApprovedRepository::carry_out`]: each tag is read again just before its deletion, and spared if it moved.
@@ -11,6 +11,7 @@
 //! when the destination does not have that manifest: an untagged manifest keeps its signatures.
 
 mod carry_out;
+mod destination;
 mod limit;
 mod owner;
 mod plan;
@@ -21,19 +22,9 @@ mod source_tags;
 #[cfg(test)]
 mod tests;
 
-pub use carry_out::TagPlace;
+pub use destination::list;
 pub use limit::DeletionLimit;
 pub use plan::{ApprovedPlan, DeletionPlan};
-pub use repository::{DestinationTag, PlannedDeletion, RepositoryPlan};
+pub use repository::{PlannedDeletion, RepositoryPlan};
 pub use scope::{Scope, WantedNames};
 pub use source_tags::SourceTags;
-
-use crate::error::Error;
-use std::fmt;
-
-/// The error for a destination that is not a registry or a layout.
-pub fn unsupported(destination: impl fmt::Display) -> Error {
-    Error::usage(format!(
-        "{destination}: --delete works on registries and OCI layouts; sync this destination without it"
-    ))
-}

@@ -5,10 +5,10 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Digest, Name, digest_tags, referrers_tag};
 use crate::source::TagListing;
-use crate::transport::address::TagDeletion;
+use crate::transport::address::{Deleter, NameTargets, TagDeletion};
 use proptest::prelude::*;
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
 
 const REPOSITORY: &str = "registry.lan/app";
 
@@ -59,9 +59,21 @@ impl Registry {
     }
 }
 
-impl TagPlace for RefCell<Registry> {
+impl Deleter for Mutex<Registry> {
+    fn visit_names(&self, visit: &mut dyn FnMut(Name) -> Result<()>) -> Result<()> {
+        self.lock().unwrap().names.keys().cloned().try_for_each(visit)
+    }
+
+    fn targets(&self) -> Result<NameTargets> {
+        unreachable!("a sync asks for the digests that it needs")
+    }
+
+    fn delete_manifest(&self, digest: &Digest) -> Result<bool> {
+        unreachable!("a sync deletes names only, not {digest}")
+    }
+
     fn digest_of(&self, name: &Name) -> Result<Option<Digest>> {
-        let mut registry = self.borrow_mut();
+        let mut registry = self.lock().unwrap();
         registry.requests += 1;
         let now = registry.requests;
         let due: Vec<_> = registry.moves.iter().filter(|(at, ..)| *at == now).cloned().collect();
@@ -73,11 +85,11 @@ impl TagPlace for RefCell<Registry> {
     }
 
     fn has_manifest(&self, digest: &Digest) -> Result<bool> {
-        Ok(self.borrow().manifests.contains(digest))
+        Ok(self.lock().unwrap().manifests.contains(digest))
     }
 
-    fn delete(&self, name: &Name) -> Result<TagDeletion> {
-        let mut registry = self.borrow_mut();
+    fn delete_name(&self, name: &Name) -> Result<TagDeletion> {
+        let mut registry = self.lock().unwrap();
         if registry.unsupported {
             return Ok(TagDeletion::Unsupported("status 405".to_owned()));
         }
@@ -92,10 +104,10 @@ impl TagPlace for RefCell<Registry> {
 }
 
 fn carry_out(plan: DeletionPlan, registry: Registry) -> (Registry, DeletionReport) {
-    let place = RefCell::new(registry);
+    let place = Mutex::new(registry);
     let approved = plan.approve().unwrap();
     let report = approved.repositories()[0].carry_out(&place, &Cancel::default());
-    (place.into_inner(), report)
+    (place.into_inner().unwrap(), report)
 }
 
 fn tags_of(names: impl IntoIterator<Item = Name>) -> Vec<String> {
@@ -181,10 +193,10 @@ proptest! {
                 if let Some(limit) = limit {
                     prop_assert!(deletions.len() <= limit.allowed(before.names.len()));
                 }
-                let place = RefCell::new(registry);
+                let place = Mutex::new(registry);
                 let report = approved.repositories()[0].carry_out(&place, &Cancel::default());
                 prop_assert_eq!(report.deleted.len() + report.spared.len(), deletions.len());
-                let after = place.into_inner();
+                let after = place.into_inner().unwrap();
                 let deleted: BTreeSet<&Name> = report.deleted.iter().map(|deletion| &deletion.name).collect();
                 if !before.removes_manifests {
                     prop_assert!(before.manifests.is_subset(&after.manifests));
@@ -351,4 +363,19 @@ fn a_name_of_a_layout_that_is_only_a_tag_stands_for_every_name_with_it() {
     {
         assert_eq!(wanted.contains(&Name::new(name).unwrap()), is_wanted, "{name}");
     }
+}
+
+#[test]
+fn a_destination_is_asked_only_for_digests_that_are_not_known() {
+    let mut registry = Registry::default();
+    ["1", "2", "3"].iter().zip(0..).for_each(|(tag, nth)| registry.tag(tag, image(nth)));
+    let place = Mutex::new(registry);
+    let known = HashMap::from([(name("1"), image(0)), (name("other"), image(9))]);
+    let listed = list(REPOSITORY, &place, &known, 1, &Cancel::default()).unwrap();
+    let found: Vec<_> = listed.iter().map(|tag| (tag.name.clone(), tag.digest)).collect();
+    assert_eq!(found, [(name("1"), Some(image(0))), (name("2"), Some(image(1))), (name("3"), Some(image(2)))]);
+    assert_eq!(place.lock().unwrap().requests, 2);
+    let stopped = Cancel::default();
+    stopped.raise();
+    assert_eq!(list(REPOSITORY, &place, &known, 1, &stopped).unwrap_err().kind(), Kind::Interrupted);
 }

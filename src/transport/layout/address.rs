@@ -8,7 +8,8 @@ use crate::progress::Event;
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, AddressProfile, Deletable, InPlace, RepositoryName, SelectedSource, ServeSource, Transport, all_of, one_of,
+    Address, AddressProfile, Deletable, DeletableNames, InPlace, RepositoryName, SelectedSource, ServeSource,
+    Transport, all_of, one_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -96,6 +97,12 @@ impl Address for LayoutAddress {
         let store = Arc::new(LayoutStore::open(&self.dir)?);
         let deleter = LayoutDeleter::open(&self.dir, store.clone(), context.watch.clone(), &context.cancel)?;
         Ok(Deletable { store, selector, digest: None, deleter: Box::new(deleter) })
+    }
+
+    fn deletable_names(&self, _options: &ReadOptions<'_>, context: &Context) -> Result<DeletableNames> {
+        let store = Arc::new(LayoutStore::open(&self.dir)?);
+        let deleter = LayoutDeleter::open(&self.dir, store.clone(), context.watch.clone(), &context.cancel)?;
+        Ok(DeletableNames { store, deleter: Box::new(deleter) })
     }
 
     fn layout(&self) -> Option<&Path> {

@@ -8,8 +8,8 @@ use crate::image::{Name, Reference};
 use crate::sink::Sink;
 use crate::source::{Selector, Store};
 use crate::transport::address::{
-    Address, AddressProfile, Deletable, InPlace, Listed, OpenSource, Parsed, SelectedSource, ServeSource, ShortForm,
-    Transport, one_of,
+    Address, AddressProfile, Deletable, DeletableNames, InPlace, Listed, OpenSource, Parsed, SelectedSource,
+    ServeSource, ShortForm, Transport, one_of,
 };
 use crate::transport::names;
 use crate::transport::options::{Context, ReadOptions, WriteOptions};
@@ -172,10 +172,15 @@ impl Address for RepositoryAddress {
         let by_digest = || digest.map(Selector::Digest);
         let selector = self.0.tag.clone().map(Selector::Name).or_else(by_digest);
         let selector = one_of(selector.as_ref(), self)?;
+        let DeletableNames { store, deleter } = self.deletable_names(options, context)?;
+        Ok(Deletable { store, selector, digest, deleter })
+    }
+
+    fn deletable_names(&self, options: &ReadOptions<'_>, context: &Context) -> Result<DeletableNames> {
         let registry = self.registry((options.access)(&self.0.host, &self.0.repository)?, context)?;
         let store = Arc::new(registry.repository(&self.0.repository));
         let deleter = Box::new(registry.deleter(&self.0.repository, store.clone()));
-        Ok(Deletable { store, selector, digest, deleter })
+        Ok(DeletableNames { store, deleter })
     }
 }
 

@@ -106,6 +106,21 @@ impl Deleter for RepositoryDeleter {
         }
     }
 
+    fn visit_names(&self, visit: &mut dyn FnMut(Name) -> Result<()>) -> Result<()> {
+        tags::visit(&self.client, &self.repository, &mut |tag| visit(self.store.name(tag))).map(drop)
+    }
+
+    fn digest_of(&self, name: &Name) -> Result<Option<Digest>> {
+        match name.tag() {
+            Some(tag) => Ok(self.store.resolve_tag(&tag)?.map(|target| target.digest)),
+            None => Ok(None),
+        }
+    }
+
+    fn has_manifest(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.store.find_manifest(digest)?.is_some())
+    }
+
     fn targets(&self) -> Result<NameTargets> {
         let mut tags = tags::list(&self.client, &self.repository)?;
         let unasked = tags.len().saturating_sub(MAX_ASKED_TAGS);
