@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Many images from one docker-registry to another: imgmv sync against skopeo sync and a loop of crane copy.
 
-    sync.py [--imgmv PROGRAM] [--proxy PROGRAM] [--rounds N] [--only ROW] [--programs NAME,...] [--work DIR] [--json FILE]
+    sync.py [--imgmv PROGRAM] [--proxy PROGRAM] [--rounds N] [--only ROW] [--programs NAME,...] [--peer NAME=PATH]
+            [--work DIR] [--json FILE]
 
 Rows: a warm sync of 51 tags in 39 repositories, and a cold sync of 40 images that share layers, direct and with both
 registries behind a proxy that delays each request by 30 ms. Every program runs once in each round, with a fresh home
@@ -393,7 +394,7 @@ def main():
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure of every run")
     given = parser.parse_args()
     if not given.proxy.exists():
-        sys.exit(f"sync: no {given.proxy}; cargo build --release --example fault_proxy makes it")
+        sys.exit(f"sync: {given.proxy} does not exist; run cargo build --release --example fault_proxy")
     alone(sys.argv)
     measure.adopt_orphans()
     found = programs.find_all(given.imgmv, dict(each.split("=", 1) for each in given.peer))
