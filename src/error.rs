@@ -63,6 +63,7 @@ enum Cause {
     DigestMismatch,
     WebPage,
     MissingContent,
+    PullLimit,
 }
 
 /// A result with this library's [`Error`].
@@ -144,6 +145,16 @@ impl Error {
     /// Whether [`Error::missing_content`] marked this error.
     pub fn is_missing_content(&self) -> bool {
         self.cause == Some(Cause::MissingContent)
+    }
+
+    /// Creates a permanent `Network` error for a host whose remaining pulls are reserved.
+    pub fn pull_limit(message: impl Into<String>) -> Self {
+        Error { cause: Some(Cause::PullLimit), ..Self::network(message) }.permanent()
+    }
+
+    /// Whether [`Error::pull_limit`] made this error: no request of the run to this host can pull more images.
+    pub fn is_pull_limit(&self) -> bool {
+        self.cause == Some(Cause::PullLimit)
     }
 
     /// Marks the error as one that must not be retried.

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "sync/copies.rs"]
 mod copies;
+#[path = "sync/deletes.rs"]
+mod deletes;
 #[path = "sync/failures.rs"]
 mod failures;
 #[path = "sync/killed.rs"]

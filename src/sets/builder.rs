@@ -5,14 +5,14 @@ use super::word::{has_tag, split_pattern};
 use super::{Entry, Format, HostOptions, ImageSet, ListedTag, ReadOptions, Tags};
 use crate::error::{Error, Result};
 use crate::image::{Digest, is_tag};
-use crate::message::{printable, shortened};
+use crate::message::{on_one_line, printable, shortened};
 use crate::tag_filter::{TagFilter, TagPattern, VersionRange};
 use std::collections::HashMap;
 
 /// The maximum number of entries of one document.
 pub(super) const MAX_ENTRIES: usize = 50_000;
-/// The maximum memory of the entries of one document, as counted here.
-const MAX_SET_BYTES: usize = 24 << 20;
+/// The maximum memory of the entries of one document and of its tree, as counted here.
+const MAX_SET_BYTES: usize = 32 << 20;
 /// The maximum length of a source or destination: the longest path of Linux.
 const MAX_NAME_BYTES: usize = 4096;
 /// The maximum number of different patterns of one document. A compiled pattern needs some ten kilobytes.
@@ -21,7 +21,8 @@ const MAX_PATTERNS: usize = 500;
 const MAX_NAMED_KEYS: usize = 1000;
 /// The bytes that the allocator adds to each allocation.
 const ALLOCATION_BYTES: usize = 16;
-/// A parsed range of versions needs at most 32 times the memory of its text.
+/// A parsed range of versions needs at most these bytes, and 32 times the memory of its text.
+const RANGE_BYTES: usize = 512;
 const RANGE_FACTOR: usize = 32;
 
 /// How the text of a pattern is read.
@@ -40,6 +41,7 @@ pub(super) struct SetBuilder<'o> {
     not_honoured: Vec<String>,
     more_keys: usize,
     patterns: HashMap<(Syntax, Box<str>), TagPattern>,
+    ranges: HashMap<Box<str>, VersionRange>,
     bytes: usize,
 }
 
@@ -52,6 +54,7 @@ impl<'o> SetBuilder<'o> {
             not_honoured: Vec::new(),
             more_keys: 0,
             patterns: HashMap::new(),
+            ranges: HashMap::new(),
             bytes: 0,
         }
     }
@@ -65,13 +68,9 @@ impl<'o> SetBuilder<'o> {
         for name in names.clone() {
             check_name(name).map_err(|problem| Error::invalid(format!("{}: {problem}", entry.place)))?;
         }
-        let lists = match &entry.tags {
-            Tags::Listed(tags) => tags.len() * (size_of::<ListedTag>() + 2 * ALLOCATION_BYTES),
-            Tags::Named | Tags::Filtered(_) => 0,
-        };
         let text: usize = names.map(|name| name.len() + size_of::<Box<str>>() + ALLOCATION_BYTES).sum();
         let platforms = entry.platforms.len() * (size_of::<crate::Platform>() + 3 * ALLOCATION_BYTES);
-        self.count(size_of::<Entry>() + entry.place.len() + ALLOCATION_BYTES + text + lists + platforms, &entry.place)?;
+        self.count(size_of::<Entry>() + entry.place.len() + ALLOCATION_BYTES + text + platforms, &entry.place)?;
         if self.entries.len() == MAX_ENTRIES {
             return Err(Error::invalid(format!(
                 "{}: the document has more than {MAX_ENTRIES} entries; divide it into several documents",
@@ -134,7 +133,7 @@ impl<'o> SetBuilder<'o> {
 
     /// Compiles a pattern; equal patterns of a document are compiled once.
     pub fn pattern(&mut self, syntax: Syntax, text: &str) -> Result<TagPattern> {
-        self.count(size_of::<TagPattern>() + text.len() + 2 * ALLOCATION_BYTES, &shortened(text))?;
+        self.count(size_of::<TagPattern>() + ALLOCATION_BYTES, &shortened(text))?;
         let key = (syntax, Box::from(text));
         if let Some(pattern) = self.patterns.get(&key) {
             return Ok(pattern.clone());
@@ -155,10 +154,28 @@ impl<'o> SetBuilder<'o> {
         Ok(pattern)
     }
 
-    /// Parses a range of versions.
+    /// A tag or a digest of a list. The error is the reason as the end of a sentence.
+    pub fn listed(&mut self, text: &str) -> Result<ListedTag, String> {
+        check_tag(text)?;
+        self.count_tags(1, text).map_err(|error| error.to_string())?;
+        Ok(ListedTag { from: text.into(), to: None })
+    }
+
+    /// Counts listed tags: short texts, most of them.
+    pub fn count_tags(&mut self, count: usize, place: &str) -> Result<()> {
+        self.count(count.saturating_mul(size_of::<ListedTag>() + 2 * ALLOCATION_BYTES), place)
+    }
+
+    /// Parses a range of versions; equal ranges of a document are parsed once.
     pub fn range(&mut self, text: &str) -> Result<VersionRange> {
-        self.count(size_of::<VersionRange>() + text.len() * RANGE_FACTOR, &shortened(text))?;
-        VersionRange::parse(text).map_err(|error| Error::invalid(error.to_string()))
+        self.count(size_of::<VersionRange>() + ALLOCATION_BYTES, &shortened(text))?;
+        if let Some(range) = self.ranges.get(text) {
+            return Ok(range.clone());
+        }
+        self.count(RANGE_BYTES + text.len() * RANGE_FACTOR, &shortened(text))?;
+        let range = VersionRange::parse(text).map_err(|error| Error::invalid(error.to_string()))?;
+        self.ranges.insert(text.into(), range.clone());
+        Ok(range)
     }
 
     /// Ends the document.
@@ -190,8 +207,8 @@ fn check_name(name: &str) -> Result<(), String> {
         Err(format!("{} has a template; templates are expanded in credentials only", shortened(name)))
     } else if name.starts_with('-') && name != "-" {
         Err(format!("{} is an option, not a source or destination", shortened(name)))
-    } else if printable(name) != name || name.contains(['\n', '\t']) {
-        Err(format!("{:?} has control characters; retype it", shortened(name)))
+    } else if !name.bytes().all(|byte| byte.is_ascii_graphic()) && on_one_line(name) != name {
+        Err(format!("{:?} has control characters; retype it", printable(&shortened(name))))
     } else {
         Ok(())
     }
@@ -202,10 +219,10 @@ pub(super) fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("${")
 }
 
-/// Parses a tag or a digest of a list. The error is the reason as the end of a sentence.
-pub(super) fn listed(text: &str) -> Result<ListedTag, String> {
+/// Checks a tag or a digest. The error is the reason as the end of a sentence.
+pub(super) fn check_tag(text: &str) -> Result<(), String> {
     if is_tag(text) || text.parse::<Digest>().is_ok() {
-        return Ok(ListedTag { from: text.into(), to: None });
+        return Ok(());
     }
-    Err(format!("{:?} is not a tag or a digest", shortened(text)))
+    Err(format!("{:?} is not a tag or a digest", printable(&shortened(text))))
 }

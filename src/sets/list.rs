@@ -73,18 +73,22 @@ fn split_pair(word: &str) -> (&str, Option<&str>) {
 }
 
 fn check(word: &str) -> Result<(), String> {
-    let shown = shortened(word);
+    let shown = || printable(&shortened(word));
     if word.is_empty() {
         Err("SRC or DST is missing at the =; write SRC=DST".to_owned())
     } else if word.starts_with('-') && word != "-" {
-        Err(format!("{shown} is an option; a list has images only, and --platform=OS/ARCH before one"))
-    } else if word.contains(char::is_whitespace) || printable(word) != word {
-        Err(format!("{shown:?} has control characters or blanks that are not ASCII; retype it"))
+        Err(format!("{} is an option; a list has images only, and --platform=OS/ARCH before one", shown()))
+    } else if !word.bytes().all(|byte| byte.is_ascii_graphic()) && is_hidden(word) {
+        Err(format!("{:?} has control characters or blanks that are not ASCII; retype it", shown()))
     } else if word.ends_with([':', ',', '"', '{', '[']) && !word.contains("://") {
-        Err(format!("{shown} is not an image; the document begins as a list, so this line must be SRC or SRC DST"))
+        Err(format!("{} is not an image; the document begins as a list, so write SRC or SRC DST", shown()))
     } else {
         Ok(())
     }
+}
+
+fn is_hidden(word: &str) -> bool {
+    word.contains(char::is_whitespace) || printable(word) != word
 }
 
 #[cfg(test)]

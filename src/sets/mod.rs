@@ -46,12 +46,14 @@ pub struct ReadOptions<'o> {
 /// `Invalid`, with the place in the document: the format is unknown, a value has the wrong type, or a limit is exceeded.
 /// `Usage`: credentials have a template, and templates are not allowed. Errors of the lookups.
 pub fn read(text: &[u8], options: &ReadOptions<'_>) -> Result<ImageSet> {
-    let set = SetBuilder::new(options);
+    let mut set = SetBuilder::new(options);
     let text = decoded(text)?;
-    match is_tree(text) {
-        true => formats::read(&tree::parse(text)?, set),
-        false => list::read(text, set),
+    if !is_tree(text) {
+        return list::read(text, set);
     }
+    let tree = tree::parse(text)?;
+    set.count(tree.bytes(), "the document")?;
+    formats::read(&tree, set)
 }
 
 /// The text without a byte order mark.

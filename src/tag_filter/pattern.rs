@@ -4,17 +4,18 @@ use super::glob;
 use crate::error::{Error, Result};
 use regex::bytes::{Regex, RegexBuilder};
 use std::fmt;
+use std::sync::Arc;
 
 /// The maximum length of a pattern.
 const MAX_PATTERN_BYTES: usize = 4 << 10;
 /// The maximum size of a compiled pattern, and of the states that are cached while it runs.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 
-/// A pattern of tags.
+/// A pattern of tags. Clones share the compiled expression: a clone of a `Regex` has some kilobytes of scratch memory.
 #[derive(Clone)]
 pub struct TagPattern {
-    text: Box<str>,
-    regex: Regex,
+    text: Arc<str>,
+    regex: Arc<Regex>,
 }
 
 impl TagPattern {
@@ -63,7 +64,7 @@ fn compile(subject: &str, text: &str, regex: &str) -> Result<TagPattern> {
     let mut builder = RegexBuilder::new(regex);
     builder.unicode(false).size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES).nest_limit(64);
     match builder.build() {
-        Ok(regex) => Ok(TagPattern { text: text.into(), regex }),
+        Ok(regex) => Ok(TagPattern { text: text.into(), regex: Arc::new(regex) }),
         Err(error) => Err(Error::usage(format!("{subject} {text}: {}", reason(&error)))),
     }
 }

@@ -7,16 +7,17 @@ use super::version::{Prerelease, Stage, Version};
 use crate::error::{Error, Result};
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 /// The maximum length of a range.
 const MAX_RANGE_BYTES: usize = 1 << 10;
 
-/// A range of versions.
+/// A range of versions. Clones share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRange {
-    text: Box<str>,
+    text: Arc<str>,
     /// One of them must contain the version: all its comparators hold.
-    alternatives: Vec<Vec<Comparator>>,
+    alternatives: Arc<[Vec<Comparator>]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Several repositories of one registry in one run: one client, and each blob is sent once.
 
 use super::support::registry::{Auth, Bearer, Double, Stumble};
+use super::support::web::{Request, Response, Web};
 use super::*;
+use std::sync::Condvar;
 use std::thread;
 
 /// The requests that concern blobs, as `METHOD`, and `MOUNT` for those that ask to mount.
@@ -118,4 +120,74 @@ fn repositories_of_a_host_learn_its_challenge_once() {
     }
     // One refused request, and for each repository its token and its tag.
     assert_eq!((double.count("GET", "/token"), double.count("HEAD", "/manifests/1")), (5, 6));
+}
+
+#[test]
+fn pulls_stop_before_the_reserve_and_the_error_names_the_time() {
+    let double = Double::start();
+    let tags: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+    tags.iter().for_each(|tag| drop(double.image("app", tag, &[tag.as_bytes()])));
+    double.faults().pulls = Some(23);
+    let registry = reach(&double.host(), Access { hub_reserve: Some(20), ..access() });
+    let store = registry.repository("app");
+    // Parallel from the first pull on.
+    let pulled: Vec<_> = thread::scope(|scope| {
+        let pull = |tag: &String| store.roots(&[Selector::Name(tag.clone())]).map(drop);
+        let threads: Vec<_> = tags.iter().map(|tag| scope.spawn(move || pull(tag))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!((double.count("GET", "/manifests/"), double.count("HEAD", "/manifests/")), (3, 1));
+    let errors: Vec<_> = pulled.iter().filter_map(|pulled| pulled.as_ref().err()).collect();
+    assert_eq!(errors.len(), 5);
+    let text = errors[0].to_string();
+    assert!(errors[0].is_pull_limit() && text.contains("6 hours") && text.contains("20 are reserved"), "{text}");
+    assert_eq!(registry.pulls_left().map(|left| left.remaining), Some(20));
+    // Questions without a pull are still answered.
+    assert!(store.resolve_tag("1").unwrap().is_some());
+}
+
+#[test]
+fn a_host_without_a_limit_is_asked_once() {
+    let double = Double::start();
+    double.image("app", "1", &[b"layer"]);
+    let store = reach(&double.host(), Access { hub_reserve: Some(20), ..access() }).repository("app");
+    for _ in 0..3 {
+        pull(&store, "1").unwrap();
+    }
+    assert_eq!(double.count("HEAD", "/manifests/"), 1);
+}
+
+#[test]
+fn tokens_of_two_repositories_are_fetched_at_the_same_time() {
+    let waiting = (Mutex::new(0), Condvar::new());
+    let web = Web::start(
+        None,
+        Arc::new(move |request: &mut Request, _: &mut dyn Read| {
+            if request.path == "/token" {
+                // The first one is answered after the second has arrived.
+                let mut arrived = waiting.0.lock().unwrap();
+                *arrived += 1;
+                waiting.1.notify_all();
+                let both = waiting.1.wait_timeout_while(arrived, Duration::from_secs(10), |arrived| *arrived < 2);
+                let status = if both.unwrap().1.timed_out() { 400 } else { 200 };
+                return Some(Response::json(status, r#"{"token":"t"}"#));
+            }
+            let host = request.header("host").unwrap_or_default().to_owned();
+            Some(match request.header("authorization") {
+                Some(_) => Response::new(404),
+                None => Response::new(401)
+                    .with("WWW-Authenticate", format!(r#"Bearer realm="http://{host}/token",service="s""#)),
+            })
+        }),
+    );
+    let registry = reach(&web.address.to_string(), access());
+    thread::scope(|scope| {
+        let asked = ["a", "b"].map(|name| {
+            let store = registry.repository(name);
+            scope.spawn(move || store.resolve_tag("1"))
+        });
+        for answer in asked {
+            assert!(answer.join().unwrap().unwrap().is_none());
+        }
+    });
 }

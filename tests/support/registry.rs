@@ -126,6 +126,8 @@ pub struct Faults {
     pub no_referrers: bool,
     /// A part of the tags that the list of tags does not have.
     pub unlisted: Option<&'static str>,
+    /// Tags cannot be deleted.
+    pub keeps_tags: bool,
     /// An index may lack children.
     pub takes_sparse: bool,
     /// Writes of a referrers tag that another writer undoes at once.
@@ -138,6 +140,8 @@ pub struct Faults {
     pub fail_to_store: usize,
     /// What a push is answered with instead of the digest that was stored.
     pub stored_digest: Option<String>,
+    /// The pulls that are left, as Docker Hub counts and names them.
+    pub pulls: Option<u64>,
 }
 
 #[derive(Default)]
@@ -300,6 +304,15 @@ impl Double {
         repository.manifests.insert(digest, (media_type.to_owned(), bytes.to_vec()));
     }
 
+    /// Points a tag at a digest, stored or not, later and from anywhere.
+    pub fn tagger(&self) -> impl Fn(&str, &str, Digest) + Send + 'static {
+        let shared = self.shared.clone();
+        move |repository, tag, digest| {
+            let mut state = shared.state();
+            state.repositories.entry(repository.to_owned()).or_default().tags.insert(tag.to_owned(), digest);
+        }
+    }
+
     /// Points `tag` at `digest`, stored or not.
     pub fn tag_as(&self, repository: &str, tag: &str, digest: Digest) {
         let mut state = self.shared.state();
@@ -329,6 +342,17 @@ impl Double {
 
     pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Arc<Vec<u8>>> {
         self.shared.state().repositories.get(repository)?.blobs.get(digest).cloned()
+    }
+
+    /// Takes a whole repository away.
+    pub fn forget(&self, repository: &str) {
+        self.forgetter()(repository);
+    }
+
+    /// Takes a whole repository away, later and from anywhere.
+    pub fn forgetter(&self) -> impl Fn(&str) + Send + 'static {
+        let shared = self.shared.clone();
+        move |repository| drop(shared.state().repositories.remove(repository))
     }
 
     /// Takes a blob away.

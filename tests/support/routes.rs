@@ -204,6 +204,9 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
     if request.method == "PUT" {
         return put_manifest(shared, name, at, request, body);
     }
+    if request.method == "DELETE" {
+        return delete_manifest(shared, name, at);
+    }
     let mut faults = shared.faults();
     let mut state = shared.state();
     let repository = state.repositories.get(name);
@@ -217,6 +220,10 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
     let mut response = Response::new(200).with("Content-Type", media_type);
     if !faults.no_digest_header {
         response = response.with("Docker-Content-Digest", digest.to_string());
+    }
+    if let Some(pulls) = &mut faults.pulls {
+        *pulls = pulls.saturating_sub(u64::from(request.method == "GET"));
+        response = response.with("RateLimit-Remaining", format!("{pulls};w=21600"));
     }
     if request.method == "HEAD" {
         return Some(response.with("Content-Length", bytes.len().to_string()));
@@ -233,6 +240,21 @@ fn manifests(shared: &Shared, name: &str, at: &str, request: &mut Request, body:
         repository.manifests.insert(late.digest(), (media_type::OCI_INDEX.to_owned(), late.bytes));
     }
     Some(response.body(Body::Bytes(bytes)))
+}
+
+/// A tag goes alone; a digest goes with all of its tags.
+fn delete_manifest(shared: &Shared, name: &str, at: &str) -> Option<Response> {
+    let mut state = shared.state();
+    let repository = state.repositories.entry(name.to_owned()).or_default();
+    let found = match at.parse::<Digest>() {
+        Ok(digest) => {
+            repository.tags.retain(|_, target| *target != digest);
+            repository.manifests.remove(&digest).is_some()
+        }
+        Err(_) if shared.faults().keeps_tags => return Some(error(405, "UNSUPPORTED", "tags stay")),
+        Err(_) => repository.tags.remove(at).is_some(),
+    };
+    Some(if found { Response::new(202) } else { error(404, "MANIFEST_UNKNOWN", "manifest unknown") })
 }
 
 fn put_manifest(shared: &Shared, name: &str, at: &str, request: &mut Request, body: &mut dyn Read) -> Option<Response> {

@@ -39,7 +39,7 @@ use std::time::Duration;
 pub use super::address::hint::with_hint;
 pub use backends::backend;
 pub use document_hosts::DocumentHosts;
-pub use sinks::{Written, sink, stdout_for_archive};
+pub use sinks::{Written, deletable_names, sink, stdout_for_archive};
 
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
 const MAX_WIRE_COMPRESSIONS: usize = 6;
@@ -109,6 +109,9 @@ pub struct NetworkOptions {
     /// `--jobs`
     #[arg(skip)]
     pub jobs: Option<u16>,
+    /// `--hub-reserve`
+    #[arg(skip)]
+    pub hub_reserve: Option<u64>,
     /// Whether a destination is remote: then `--limit-rate` counts bytes there, not at the source.
     #[arg(skip)]
     pub to_network: bool,
@@ -144,7 +147,7 @@ impl NetworkOptions {
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { max_requests };
         let parallel_ranges = access.parallel_ranges.min(most);
-        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, ..access })
+        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, hub_reserve: self.hub_reserve, ..access })
     }
 }
 

@@ -5,8 +5,9 @@ use crate::cli::address::Address;
 use crate::cli::context::CliRun;
 use crate::cli::options::{LayerOptions, Transfer};
 use crate::sink::Sink;
+use crate::transport::address::DeletableNames;
 use crate::transport::engine::Engine;
-use crate::transport::options::WriteOptions;
+use crate::transport::options::{ReadOptions, WriteOptions};
 use crate::transport::registry::Access;
 use crate::{Error, Result};
 
@@ -46,6 +47,26 @@ pub fn sink(
         level: layers.level.filter(|_| layers.compress.is_none()),
     };
     address.sink(&options, &network.context(run))
+}
+
+/// Opens `address`, a DST, to delete names that a sync does not want there.
+pub fn deletable_names(
+    address: &dyn Address,
+    into: &SinkOptions,
+    network: &NetworkOptions,
+    run: &CliRun,
+) -> Result<DeletableNames> {
+    let access =
+        move |host: &str, repository: &str| access_to(host, repository, &into.registry.options(), network, run);
+    let options = ReadOptions {
+        access: Box::new(access),
+        mirrors: &[],
+        storage_root: None,
+        address: None,
+        namespace: None,
+        engine: None,
+    };
+    address.deletable_names(&options, &network.context(run))
 }
 
 /// Reserves standard output for an archive.

@@ -47,7 +47,7 @@ pub enum TargetKind {
     /// The one image of the entry gets this name in a registry.
     Image(Reference),
     /// A layout or a registry's tree; each image keeps its name.
-    Layout,
+    Directory,
     /// A destination that is written once, with all of its images.
     Once,
 }
@@ -145,7 +145,7 @@ impl EntrySource {
 impl Target {
     /// Whether it is a registry.
     pub fn is_registry(&self) -> bool {
-        !matches!(self.kind, TargetKind::Layout | TargetKind::Once)
+        !matches!(self.kind, TargetKind::Directory | TargetKind::Once)
     }
 
     fn parse(word: &str) -> Result<Target> {
@@ -157,7 +157,7 @@ impl Target {
             }
             (None, Some(reference)) if reference.tag.is_some() => TargetKind::Image(reference.clone()),
             (None, Some(reference)) => TargetKind::Repository(reference.clone()),
-            (None, None) if address.profile().keeps_images => TargetKind::Layout,
+            (None, None) if address.profile().keeps_images => TargetKind::Directory,
             (None, None) => TargetKind::Once,
         };
         Ok(Target { word: word.into(), kind })
@@ -191,7 +191,7 @@ impl Target {
             TargetKind::Prefix(prefix) => prefix.under(&tagged),
             TargetKind::Repository(repository) => Ok(in_repository(repository)),
             TargetKind::Image(image) => Ok(image.clone()),
-            TargetKind::Layout | TargetKind::Once => Ok(tagged),
+            TargetKind::Directory | TargetKind::Once => Ok(tagged),
         }
     }
 }

@@ -108,7 +108,7 @@ impl<'e> Jobs<'e> {
     /// - `Usage`: two images would get one name, or a name is not valid.
     pub fn add(&mut self, at: usize, entry: &'e SyncEntry, found: &'e Found, keep_host: bool) -> Result<()> {
         let images: Vec<Option<&ListedTag>> = match found {
-            Found::Tags(tags, _) => tags.iter().map(Some).collect(),
+            Found::Tags { tags, .. } => tags.iter().map(Some).collect(),
             Found::Whole => vec![None],
         };
         for image in images {
@@ -146,7 +146,7 @@ impl Names {
     /// Whether the name of `job` at `target` is new. The same image under the same name is copied once.
     fn take(&mut self, job: &Job<'_>, target: &Target, keep_host: bool) -> Result<bool> {
         let Some(name) = job.name_at(target, keep_host)? else { return Ok(true) };
-        let place = if let TargetKind::Layout | TargetKind::Once = target.kind { &*target.word } else { "" };
+        let place = if let TargetKind::Directory | TargetKind::Once = target.kind { &*target.word } else { "" };
         let (to, from) = (self.hasher.hash_one((place, &name)), self.hasher.hash_one(job.reference()?));
         match self.sources.entry(to) {
             Slot::Vacant(slot) => {

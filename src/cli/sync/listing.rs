@@ -10,6 +10,7 @@ use crate::image::Reference;
 use crate::parallel;
 use crate::sets::ListedTag;
 use crate::source::TagListing;
+use crate::sync::deletion::SourceTags;
 use crate::tag_filter::{TagFilter, TagSelection};
 use crate::{Error, Kind, Result};
 use std::collections::BTreeMap;
@@ -20,8 +21,8 @@ const PARALLEL_LISTS: usize = 16;
 
 /// The images that an entry has at its source.
 pub enum Found {
-    /// These tags or digests of its repository, and whether the list of tags was complete, if there was one.
-    Tags(Vec<ListedTag>, bool),
+    /// These tags or digests of its repository, and how they were found.
+    Tags { tags: Vec<ListedTag>, source: SourceTags },
     /// The images of a source that is not a repository.
     Whole,
 }
@@ -54,19 +55,23 @@ pub fn find(
             list => Ok(list),
         }
     })?;
-    let mut filtered: BTreeMap<usize, Result<(Vec<Box<str>>, bool)>> = BTreeMap::new();
-    for ((_, filters), list) in repositories.iter().zip(lists) {
+    let mut filtered: BTreeMap<usize, Result<(Vec<Box<str>>, SourceTags)>> = BTreeMap::new();
+    for ((repository, filters), list) in repositories.iter().zip(lists) {
         match list {
-            Ok((listing, tags)) => {
-                let complete = listing.is_complete();
-                let tags = tags.into_iter().map(|tags| Ok((tags?, complete)));
-                filtered.extend(filters.iter().map(|(at, _)| *at).zip(tags));
+            Ok((list, tags)) => {
+                let repository = repository.full_repository();
+                let selected = tags.into_iter().map(|tags| {
+                    let tags = tags?;
+                    let (selected, TagList { listed, listing }) = (tags.len(), list);
+                    Ok((tags, SourceTags::Listed { repository: repository.clone(), listed, selected, listing }))
+                });
+                filtered.extend(filters.iter().map(|(at, _)| *at).zip(selected));
             }
             Err(error) => filtered.extend(filters.iter().map(|(at, _)| (*at, Err(error.clone())))),
         }
     }
     let found = entries.iter().enumerate().map(|(at, entry)| match &entry.source {
-        EntrySource::Listed(_, tags) => Ok(Found::Tags(tags.clone(), true)),
+        EntrySource::Listed(_, tags) => Ok(Found::Tags { tags: tags.clone(), source: SourceTags::Literal(tags.len()) }),
         EntrySource::Other(_) => Ok(Found::Whole),
         EntrySource::Filtered(repository, _) => match filtered.remove(&at) {
             Some(Ok((tags, _))) if tags.is_empty() => Err(Error::not_found(format!(
@@ -74,14 +79,22 @@ pub fn find(
                 entry.place,
                 repository.full_repository()
             ))),
-            Some(Ok((tags, complete))) => {
-                Ok(Found::Tags(tags.into_iter().map(|from| ListedTag { from, to: None }).collect(), complete))
+            Some(Ok((tags, source))) => {
+                let tags = tags.into_iter().map(|from| ListedTag { from, to: None }).collect();
+                Ok(Found::Tags { tags, source })
             }
             Some(Err(error)) => Err(error.at(&entry.place)),
             None => Err(Error::failed(format!("{}: the tags were not listed", entry.place))),
         },
     });
     Ok(found.collect())
+}
+
+/// A list of tags: their number, and how the list ended.
+#[derive(Clone, Copy)]
+struct TagList {
+    listed: usize,
+    listing: TagListing,
 }
 
 /// The tags of `repository` that pass each of `filters`.
@@ -91,9 +104,13 @@ fn list(
     lock: Option<&LockFile>,
     options: &SyncOptions,
     run: &CliRun,
-) -> Result<(TagListing, Vec<Result<Vec<Box<str>>>>)> {
+) -> Result<(TagList, Vec<Result<Vec<Box<str>>>>)> {
     let mut selections: Vec<TagSelection<'_>> = filters.iter().map(|(_, filter)| filter.start()).collect();
-    let mut add = |tag: &str| selections.iter_mut().try_for_each(|selection| selection.add(tag));
+    let mut listed = 0;
+    let mut add = |tag: &str| {
+        listed += 1;
+        selections.iter_mut().try_for_each(|selection| selection.add(tag))
+    };
     let listing = match lock {
         Some(lock) => lock.tags(repository).try_for_each(&mut add).map(|()| TagListing::default())?,
         None => {
@@ -103,5 +120,5 @@ fn list(
             opened.source.into_store().map_err(not_a_store)?.visit_tags(&mut add)?
         }
     };
-    Ok((listing, selections.into_iter().map(TagSelection::finish).collect()))
+    Ok((TagList { listed, listing }, selections.into_iter().map(TagSelection::finish).collect()))
 }

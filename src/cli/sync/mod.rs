@@ -2,11 +2,12 @@
 //!
 //! `documents` reads the set; `entry` parses its addresses; `listing` finds the tags of each entry; `jobs` assigns each
 //! image its names and destinations; `transfer` copies one image, `together` all images of a destination that is written
-//! once; `outcome` and `report` are the answer, `failures` the list for the next run, `lock` the digests of `--locked`.
+//! once; `outcome` and `report` are the answer, `failures` the list for the next run, `lock` the digests of `--locked`, `gone` the deletions of `--delete`.
 
 pub mod documents;
 pub mod entry;
 pub mod failures;
+pub mod gone;
 pub mod jobs;
 pub mod listing;
 pub mod lock;

@@ -1,5 +1,6 @@
 //! The answer of `imgmv sync`: one line for each image, or one JSON document; counts and failures on standard error.
 
+use super::gone::Gone;
 use super::outcome::{Done, Outcome, State};
 use crate::cli::context::CliRun;
 use crate::cli::output::answer::{VERSION, kind_word};
@@ -21,7 +22,7 @@ pub struct SyncReport<'r> {
     pub format: Option<String>,
     pub not_honoured: &'r [String],
     pub outcomes: &'r [Outcome],
-    pub deleted: &'r [DeletedTag],
+    pub gone: &'r Gone,
     pub dry_run: bool,
     pub duration: Duration,
 }
@@ -69,7 +70,8 @@ struct ImageEntry<'a> {
 
 #[derive(Serialize)]
 struct ErrorEntry<'a> {
-    from: &'a str,
+    /// Null for a deletion.
+    from: Option<&'a str>,
     to: &'a str,
     kind: &'static str,
     message: String,
@@ -106,6 +108,12 @@ impl SyncReport<'_> {
         self.errors().for_each(|(outcome, error)| {
             run.screen.error(&format!("{} to {}: {error}", outcome.from, outcome.to));
         });
+        self.gone.errors.iter().for_each(|(_, error)| run.screen.error(&format!("--delete: {error}")));
+        for tag in &self.gone.tags {
+            if let Some(reason) = &tag.spared {
+                run.screen.say(&format!("{} is not deleted: {reason}", tag.name));
+            }
+        }
         let retries = run.screen.retries();
         run.screen.say(&self.counts());
         run.screen.say(&describe(&self.sum(), self.images().count(), retries, self.duration));
@@ -125,7 +133,7 @@ impl SyncReport<'_> {
     /// One line with the number of images in each state.
     fn counts(&self) -> String {
         let in_state = |state: State| self.images().filter(|(.., own)| *own == state).count();
-        let gone = self.deleted.iter().filter(|tag| tag.spared.is_none()).count();
+        let gone = self.gone.tags.iter().filter(|tag| tag.spared.is_none()).count();
         let deleted = if self.dry_run { "gone" } else { "deleted" };
         let counts = [
             (in_state(State::New), "new"),
@@ -146,7 +154,7 @@ impl SyncReport<'_> {
             lines.into_iter().map(move |line| format!("{prefix}{line}"))
         });
         let word = if self.dry_run { "gone" } else { "deleted" };
-        let deleted = self.deleted.iter().filter(|tag| tag.spared.is_none());
+        let deleted = self.gone.tags.iter().filter(|tag| tag.spared.is_none());
         images.chain(deleted.map(move |tag| match tag.digest {
             Some(digest) => format!("{word} {}@{digest}", tag.name),
             None => format!("{word} {}", tag.name),
@@ -156,7 +164,16 @@ impl SyncReport<'_> {
     /// The error of the run, if an image failed.
     pub fn check(&self) -> Result<()> {
         let errors: Vec<(&Outcome, &Error)> = self.errors().collect();
-        let [(first, error), others @ ..] = &errors[..] else { return Ok(()) };
+        let [(first, error), others @ ..] = &errors[..] else {
+            return match &self.gone.errors[..] {
+                [] => Ok(()),
+                [(_, error)] if self.outcomes.is_empty() => Err(error.clone()),
+                failed => {
+                    let count = counted(failed.len(), "repository");
+                    Err(Error::new(Kind::Partial, format!("--delete: not all tags of {count} were deleted")))
+                }
+            };
+        };
         let all_failed = errors.len() == self.outcomes.len();
         let same_kind = others.iter().all(|(_, other)| other.kind() == error.kind());
         if let (true, []) = (all_failed, others) {
@@ -190,8 +207,14 @@ impl SyncReport<'_> {
             transferred: done.report.transferred.into(),
         });
         let errors = self.errors().map(|(outcome, error)| ErrorEntry {
-            from: &outcome.from,
+            from: Some(&outcome.from),
             to: &outcome.to,
+            kind: kind_word(error.kind()),
+            message: error.to_string(),
+        });
+        let deletions = self.gone.errors.iter().map(|(repository, error)| ErrorEntry {
+            from: None,
+            to: repository,
             kind: kind_word(error.kind()),
             message: error.to_string(),
         });
@@ -201,14 +224,14 @@ impl SyncReport<'_> {
             not_honoured: self.not_honoured,
             dry_run: self.dry_run,
             images: images.collect(),
-            deleted: self.deleted,
+            deleted: &self.gone.tags,
             transferred: sum.transferred.into(),
             resumed_bytes: sum.resumed_bytes,
             existing: sum.existing.into(),
             hub_pulls: self.dry_run.then(|| self.hub_pulls()),
             retries,
             seconds: seconds(self.duration),
-            errors: errors.collect(),
+            errors: errors.chain(deletions).collect(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::lock::LockFile;
 use super::outcome::{Done, Outcome, State};
 use crate::cli::context::CliRun;
 use crate::cli::open::{self, Opened, copy_options};
+use crate::cli::output::terminal::lock;
 use crate::cli::verbs::sync::SyncOptions;
 use crate::copy::convert::Format;
 use crate::copy::{Compress, Copied, Naming, Options, Platforms, Source};
@@ -14,7 +15,8 @@ use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, Reference, media_
 use crate::sink::Sink;
 use crate::source::Selector;
 use crate::{Error, Kind, Result};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 /// The options of every copy of a run.
@@ -24,19 +26,34 @@ pub struct Transfer<'a> {
     pub lock: Option<&'a LockFile>,
     /// Images that are copied at the same time.
     pub copies: usize,
+    /// The registries of which only the pulls of `--hub-reserve` are left, each with its error.
+    pub reserved: &'a Mutex<BTreeMap<String, Error>>,
 }
 
 impl Transfer<'_> {
     /// Copies the image of `job` to each destination that is written image by image.
     pub fn copy(&self, job: &Job<'_>, run: &CliRun) -> Vec<Outcome> {
         let targets: Vec<&Target> = job.targets().collect();
-        let results = match self.open(job, run) {
+        let results = match self.check_pulls(job).and_then(|()| self.open(job, run)) {
             Ok(opened) => self.copy_opened(job, opened, &targets, run),
             Err(error) => targets.iter().map(|_| Err(error.clone())).collect(),
         };
+        results.iter().filter_map(|result| result.as_ref().err()).for_each(|error| self.note_pulls(job, error));
         let outcome =
             |(target, result)| Outcome { entry: job.at, from: job.from(), to: self.label(job, target), result };
         targets.into_iter().zip(results).map(outcome).collect()
+    }
+
+    /// Fails if the registry of the image has only reserved pulls left.
+    fn check_pulls(&self, job: &Job<'_>) -> Result<()> {
+        let Some(image) = job.reference()? else { return Ok(()) };
+        lock(self.reserved).get(&image.host).map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    fn note_pulls(&self, job: &Job<'_>, error: &Error) {
+        if let (true, Ok(Some(image))) = (error.is_pull_limit(), job.reference()) {
+            lock(self.reserved).insert(image.host, error.clone());
+        }
     }
 
     /// The name at `target`, or the destination as the user wrote it.
@@ -160,7 +177,10 @@ impl Transfer<'_> {
         let Some(before) = before else { return Ok(None) };
         let missing = || Error::not_found(format!("{} does not exist at the source", described(selector)));
         let found = store.resolve(selector)?.ok_or_else(missing)?;
-        Ok((found.digest == before && is_complete(sink, name, &before)?).then_some(found))
+        let is_complete = |found: &Descriptor| {
+            Ok::<_, Error>(!media_type::is_index(&found.media_type) || is_complete(sink, name, &before)?)
+        };
+        Ok(if found.digest == before && is_complete(&found)? { Some(found) } else { None })
     }
 }
 
@@ -184,7 +204,7 @@ fn is_comparable(options: &Options) -> bool {
         && options.format == Format::Keep
 }
 
-/// Whether `sink` has the image `digest` under `name` with all manifests that its index lists.
+/// Whether `sink` has the index `digest` under `name` with all manifests that it lists.
 fn is_complete(sink: &dyn Sink, name: &Name, digest: &Digest) -> Result<bool> {
     let Some(manifest) = sink.tagged(name)?.filter(|manifest| manifest.digest() == *digest) else { return Ok(false) };
     for child in manifest.children() {

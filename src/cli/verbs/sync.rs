@@ -8,6 +8,7 @@ use crate::cli::open::{self, DocumentHosts, NetworkOptions, SinkOptions, SourceO
 use crate::cli::output::report::{Stdout, replace_file};
 use crate::cli::sync::documents::{self, DocumentOptions, SyncSet};
 use crate::cli::sync::entry::{self, SyncEntry};
+use crate::cli::sync::gone::{Destinations, Gone, GoneOptions};
 use crate::cli::sync::jobs::{Job, Jobs};
 use crate::cli::sync::listing;
 use crate::cli::sync::lock::LockFile;
@@ -15,13 +16,16 @@ use crate::cli::sync::outcome::Outcome;
 use crate::cli::sync::report::SyncReport;
 use crate::cli::sync::transfer::Transfer;
 use crate::cli::sync::{failures, together};
+use crate::image::{Digest, Name};
 use crate::sets::{Entry, Tags};
-use crate::{Error, Result};
+use crate::sync::deletion::DeletionLimit;
+use crate::{Error, Kind, Result};
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Copy many images, by a list, a pattern, or the file of another tool
@@ -70,6 +74,20 @@ pub struct SetOptions {
     /// Write the images that failed to FILE, as SRC of the next run
     #[arg(long, value_name = "FILE", env = "IMGMV_FAILED_FILE")]
     failed_file: Option<PathBuf>,
+    /// Delete tags at DST that no entry has any more, in the repositories and layouts of the set. Only tags are deleted,
+    /// never manifests. Nothing is deleted if the tags of a source could not be listed
+    #[arg(long, env = "IMGMV_DELETE", value_parser = FalseyValueParser::new())]
+    delete: bool,
+    /// With --delete, maximum part or number of the tags of a repository to delete; a larger plan deletes nothing. One tag
+    /// is always allowed
+    #[arg(long, value_name = "N|N%", default_value = "10%", env = "IMGMV_DELETE_MAX")]
+    delete_max: DeletionLimit,
+    /// With --delete, do not ask
+    #[arg(short, long, env = "IMGMV_YES", value_parser = FalseyValueParser::new())]
+    yes: bool,
+    /// Stop before a registry that counts pulls, as Docker Hub, has fewer than N of them left, and say when to run again
+    #[arg(long, value_name = "N", env = "IMGMV_HUB_RESERVE")]
+    hub_reserve: Option<u64>,
     /// Maximum number of images copied at the same time
     #[arg(long, value_name = "N", default_value_t = 8, env = "IMGMV_PARALLEL",
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -98,6 +116,7 @@ const EXAMPLES: &str = r"Examples:
   imgmv sync regsync.yml
   imgmv sync 'quay.io/org/app:/^1\.\d+$/' registry.lan:5000/org/app --latest 5
   imgmv sync images.txt oci:./mirror --failed-file failed.yml
+  imgmv sync regsync.yml --delete --dry-run
   imgmv sync images.yml --lock-file images.lock
   imgmv sync images.yml --lock-file images.lock --locked
   kubeadm config images list | imgmv sync - registry.lan:5000/";
@@ -118,6 +137,7 @@ impl SyncVerb {
         self.options.network.jobs = self.options.copying.transfer.jobs;
         self.options.network.fetch_foreign = self.options.copying.fetches_foreign();
         self.options.network.to_network = true;
+        self.options.network.hub_reserve = self.set.hub_reserve;
         let documents = DocumentOptions { allow_templates: self.set.allow_templates, strict: self.set.strict };
         let mut set = documents::read(&self.src, documents, run)?;
         self.options.network.documented = Arc::new(DocumentHosts::new(std::mem::take(&mut set.hosts)));
@@ -129,6 +149,10 @@ impl SyncVerb {
             return Err(Error::not_found(format!("{} lists no image (--allow-empty accepts that)", self.src)));
         }
         let found = listing::find(&entries, lock.as_ref(), &self.options, run)?;
+        let destinations = match self.set.delete {
+            true => Some(Destinations::new(&entries, &found, self.options.keep_host)?),
+            false => None,
+        };
         let mut jobs = Jobs::default();
         let mut outcomes = Vec::new();
         for (at, (entry, found)) in entries.iter().zip(&found).enumerate() {
@@ -141,16 +165,31 @@ impl SyncVerb {
         outcomes.extend(self.copy_all(&jobs, lock.as_ref(), run));
         run.cancel.check()?;
         self.write_files(&outcomes, &entries)?;
+        let deletion = GoneOptions { limit: self.set.delete_max, yes: self.set.yes };
+        let gone =
+            destinations.map(|destinations| destinations.delete(deletion, &self.known(&outcomes), &self.options, run));
+        let (gone, not_deleted) = match gone.transpose() {
+            Ok(gone) => (gone.unwrap_or_default(), None),
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => (Gone::default(), Some(error)),
+        };
         let report = SyncReport {
             format: set.format.map(|format| format.to_string()),
             not_honoured: &set.not_honoured,
             outcomes: &outcomes,
-            deleted: &[],
+            gone: &gone,
             dry_run: self.options.copying.transfer.dry_run,
             duration: started.elapsed(),
         };
         report.print(run, stdout)?;
-        report.check()
+        match (report.check(), not_deleted) {
+            (Ok(()), Some(error)) => Err(error),
+            (failed, Some(error)) => {
+                run.screen.error(&error.to_string());
+                failed
+            }
+            (checked, None) => checked,
+        }
     }
 
     /// Applies `--latest` to each filter that has no limit.
@@ -191,7 +230,8 @@ impl SyncVerb {
     /// Copies every image, several at the same time; then what is written once, one destination after the other.
     fn copy_all(&self, jobs: &Jobs<'_>, lock: Option<&LockFile>, run: &CliRun) -> Vec<Outcome> {
         let copies = usize::from(self.set.parallel).min(jobs.each.len()).max(1);
-        let transfer = Transfer { options: &self.options, lock, copies };
+        let reserved = Mutex::default();
+        let transfer = Transfer { options: &self.options, lock, copies, reserved: &reserved };
         let names: Vec<String> = jobs.each.iter().map(Job::from).collect();
         let copied = copy_many::run_all(&names, copies, run, |at, run| transfer.copy(&jobs.each[at], run));
         let mut outcomes = Vec::new();
@@ -211,6 +251,16 @@ impl SyncVerb {
             outcomes.extend(together::copy(&alone, one, run));
         }
         outcomes
+    }
+
+    /// The digests of the names that this run wrote, or found to be the same.
+    fn known(&self, outcomes: &[Outcome]) -> HashMap<Name, Digest> {
+        if self.options.copying.transfer.dry_run {
+            return HashMap::new();
+        }
+        let done = outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
+        let images = done.flat_map(|done| &done.report.images);
+        images.flat_map(|image| image.names.iter().map(|name| (name.clone(), image.digest))).collect()
     }
 
     /// Writes the lock file and the list of failures.

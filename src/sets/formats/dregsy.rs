@@ -2,7 +2,7 @@
 //!
 //! imgmv does not run dregsy's filters. A mapping with filters alone is left out, since all tags would be too many.
 
-use super::super::builder::{SetBuilder, listed};
+use super::super::builder::SetBuilder;
 use super::super::tree::Value;
 use super::super::{Entry, ListedTag, Tags};
 use super::{platforms, required};
@@ -88,8 +88,7 @@ fn literals(tags: Value<'_>, set: &mut SetBuilder<'_>) -> Result<Option<Tags>> {
             set.not_honoured(|| value.place());
             continue;
         }
-        set.count(size_of::<ListedTag>(), "tags")?;
-        literals.push(pinned(text).map_err(|problem| value.problem(problem))?);
+        literals.push(pinned(text, set).map_err(|problem| value.problem(problem))?);
     }
     Ok(match (is_empty, literals.is_empty()) {
         (true, _) => Some(all()),
@@ -99,9 +98,9 @@ fn literals(tags: Value<'_>, set: &mut SetBuilder<'_>) -> Result<Option<Tags>> {
 }
 
 /// A tag, or `TAG@DIGEST`: the digest, under the tag at the destination.
-fn pinned(text: &str) -> Result<ListedTag, String> {
+fn pinned(text: &str, set: &mut SetBuilder<'_>) -> Result<ListedTag, String> {
     match text.split_once('@') {
-        Some((tag, digest)) => Ok(ListedTag { to: Some(listed(tag)?.from), ..listed(digest)? }),
-        None => listed(text),
+        Some((tag, digest)) => Ok(ListedTag { to: Some(set.listed(tag)?.from), ..set.listed(digest)? }),
+        None => set.listed(text),
     }
 }

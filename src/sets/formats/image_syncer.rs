@@ -1,6 +1,6 @@
 //! The files of image-syncer: a map from sources to destinations, or the old configuration with `auth` and `images`.
 
-use super::super::builder::{SetBuilder, listed};
+use super::super::builder::{SetBuilder, check_tag};
 use super::super::credentials::{HostFields, Templates};
 use super::super::tree::{Field, Value};
 use super::super::word::split_pattern;
@@ -77,8 +77,10 @@ fn several(
     to: &[Destination<'_>],
     set: &mut SetBuilder<'_>,
 ) -> Result<()> {
-    let mut add =
-        |tags: Vec<ListedTag>, to| set.add(Entry { tags: Tags::Listed(tags), to, ..Entry::named(place, from) });
+    let mut add = |tags: Vec<ListedTag>, to| {
+        set.count_tags(2 * tags.len(), place)?;
+        set.add(Entry { tags: Tags::Listed(tags), to, ..Entry::named(place, from) })
+    };
     let same: Vec<Box<str>> = to.iter().filter(|to| to.tags.is_empty()).map(|to| to.text.into()).collect();
     if to.is_empty() || !same.is_empty() {
         add(tags.to_vec(), same)?;
@@ -120,8 +122,7 @@ impl<'t> Source<'t> {
             [] => Ok(Source::Filtered(from, TagFilter::default())),
             [_] => Ok(Source::One(image.key)),
             several => {
-                set.count(several.len() * size_of::<ListedTag>(), "tags")?;
-                let listed: Result<_, String> = several.iter().map(|tag| listed(tag.trim())).collect();
+                let listed: Result<_, String> = several.iter().map(|tag| set.listed(tag)).collect();
                 Ok(Source::Several(from, listed.map_err(wrong)?))
             }
         }
@@ -141,14 +142,14 @@ fn destinations(value: Value<'_>) -> Result<Vec<Destination<'_>>> {
     if value.is_text() && value.text()?.is_empty() {
         return Ok(Vec::new());
     }
-    value.one_or_more()?.into_iter().map(Destination::parse).collect()
+    value.one_or_more()?.map(Destination::parse).collect()
 }
 
 impl<'t> Destination<'t> {
     fn parse(at: Value<'t>) -> Result<Destination<'t>> {
         let text = at.text()?;
         let (repository, tags) = split_tags(text);
-        match tags.iter().find_map(|tag| listed(tag).err()) {
+        match tags.iter().find_map(|tag| check_tag(tag).err()) {
             Some(problem) => Err(at.problem(problem)),
             None => Ok(Destination { at, text, repository, tags }),
         }

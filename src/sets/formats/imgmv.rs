@@ -14,7 +14,7 @@
 //! `regex`, `glob`, `not`, `semver` and `with` are texts or lists. `not` is read as `glob` is, if there is one, else as a
 //! regular expression. A `tags` with `with` alone and a list of tags do not list the tags of the repository.
 
-use super::super::builder::{SetBuilder, Syntax, listed};
+use super::super::builder::{SetBuilder, Syntax};
 use super::super::tree::Value;
 use super::super::word::has_tag;
 use super::super::{Entry, ListedTag, Tags};
@@ -93,9 +93,7 @@ impl Options {
     /// Sets the option of one key; false if there is none of that name.
     fn set(&mut self, key: &str, value: Value<'_>) -> Result<bool> {
         match key {
-            "to" => {
-                self.to = value.one_or_more()?.into_iter().map(|to| to.text().map(Into::into)).collect::<Result<_>>()?
-            }
+            "to" => self.to = value.one_or_more()?.map(|to| to.text().map(Into::into)).collect::<Result<_>>()?,
             "platforms" => self.platforms = platforms(value)?,
             "referrers" => self.referrers = Some(value.flag()?),
             _ => return Ok(false),
@@ -140,12 +138,11 @@ fn filter(selection: Value<'_>, set: &mut SetBuilder<'_>) -> Result<Tags> {
 /// Patterns in a text or a list.
 pub(super) fn patterns(value: Value<'_>, syntax: Syntax, set: &mut SetBuilder<'_>) -> Result<Vec<TagPattern>> {
     let compiled = |text: Value<'_>| set.pattern(syntax, text.text()?).map_err(|error| text.problem(error));
-    value.one_or_more()?.into_iter().map(compiled).collect()
+    value.one_or_more()?.map(compiled).collect()
 }
 
-/// Tags or digests in a text or a list.
+/// Literal tags or digests in a text or a list.
 pub(super) fn literals(value: Value<'_>, set: &mut SetBuilder<'_>) -> Result<Vec<ListedTag>> {
     let tags = value.one_or_more()?;
-    set.count(tags.len() * size_of::<ListedTag>(), "tags")?;
-    tags.into_iter().map(|tag| listed(tag.text()?).map_err(|problem| tag.problem(problem))).collect()
+    tags.map(|tag| set.listed(tag.text()?).map_err(|problem| tag.problem(problem))).collect()
 }

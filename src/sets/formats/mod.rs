@@ -17,6 +17,9 @@ use crate::image::Platform;
 const KNOWN: &str = "expected a list of images, or a file of imgmv, regsync, image-syncer, skopeo sync, dregsy, hauler \
                      or ocync";
 
+/// The maximum length of a platform with the version of its operating system.
+const MAX_PLATFORM_BYTES: usize = 200;
+
 /// Reads a document of any of these formats.
 pub(super) fn read(tree: &Tree<'_>, mut set: SetBuilder<'_>) -> Result<ImageSet> {
     let mut documents = tree.roots().filter(|root| !root.is_null());
@@ -86,6 +89,7 @@ fn platforms(value: Value<'_>) -> Result<Vec<Platform>> {
         match platform.text()? {
             "all" | "" => return Ok(Vec::new()),
             "local" => platforms.push(Platform::host()),
+            text if text.len() > MAX_PLATFORM_BYTES => return Err(platform.wrong("OS/ARCH[/VARIANT]")),
             text => platforms.push(text.parse().map_err(|error| platform.problem(error))?),
         }
     }

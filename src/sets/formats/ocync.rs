@@ -3,12 +3,13 @@
 //! ocync's `glob`, `semver`, `exclude`, `latest` and literal `include` have the meaning of imgmv's filter. Destinations are
 //! not read.
 
-use super::super::builder::{SetBuilder, Syntax, listed};
+use super::super::builder::{SetBuilder, Syntax};
 use super::super::tree::Value;
 use super::super::{Entry, ListedTag, Tags};
 use super::imgmv::patterns;
 use super::{platforms, required};
 use crate::error::Result;
+use crate::message::shortened;
 use crate::tag_filter::TagFilter;
 
 /// The fields of `defaults` and of a mapping.
@@ -92,7 +93,7 @@ fn registry<'t>(root: Value<'t>, name: &str, mapping: Value<'t>) -> Result<&'t s
     let registry = root.field("registries").and_then(|registries| registries.field(name));
     match registry {
         Some(registry) => required(registry.field("url"), registry, "url"),
-        None => Err(mapping.problem(format!("the registry {name:?} is not in registries; add it there"))),
+        None => Err(mapping.problem(format!("the registry {:?} is not in registries; add it there", shortened(name)))),
     }
 }
 
@@ -110,12 +111,11 @@ fn selected(tags: Value<'_>, set: &mut SetBuilder<'_>) -> Result<Tags> {
             "sort" if value.text()? == "semver" => {}
             "include" => {
                 for tag in value.one_or_more()? {
-                    match listed(tag.text()?) {
+                    match set.listed(tag.text()?) {
                         Ok(tag) => filter.with.push(tag.from),
                         Err(_) => set.not_honoured(|| tag.place()),
                     }
                 }
-                set.count(filter.with.len() * size_of::<ListedTag>(), "include")?;
             }
             _ => set.skip(field),
         }

@@ -106,8 +106,8 @@ fn step_entries(nth: usize, step: Value<'_>, mut attached: Attached, set: &mut S
             _ => set.skip(field),
         }
     }
-    let from = location(required(source, step, "source")?);
-    let to = location(required(target, step, "target")?);
+    let (source, target) = (required(source, step, "source")?, required(target, step, "target")?);
+    let (from, to) = (location(source), location(target));
     let entry = |place: &str, tags| Entry {
         tags,
         to: vec![to.as_str().into()],
@@ -123,7 +123,7 @@ fn step_entries(nth: usize, step: Value<'_>, mut attached: Attached, set: &mut S
             }
             set.add(entry(&place, Tags::Named))
         }
-        "repository" if has_tag(&from) || has_tag(&to) => {
+        "repository" if has_tag(source) || has_tag(target) => {
             Err(step.problem("source or target has a tag, expected a repository; write type: image for one image"))
         }
         "repository" => {

@@ -5,7 +5,7 @@ use super::{
     NodeKind, Tree, wrong,
 };
 use crate::error::Result;
-use crate::message::shortened;
+use crate::message::{printable, shortened};
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -72,13 +72,13 @@ impl<'t> Build<'t> {
                 };
                 let before = self.weight;
                 let (start, length) = self.place(text, &span, line)?;
-                self.weight += length as usize;
-                let node = self.push(kind, line, start, length)?;
+                self.weight += length;
+                let node = self.push(Node::new(kind, start, length), line)?;
                 self.anchor(anchor, node, before, 0, line)
             }
-            Event::SequenceStart(_, anchor, tag) => self.begin(NodeKind::List, anchor, tag, line),
-            Event::MappingStart(_, anchor, tag) => self.begin(NodeKind::Map, anchor, tag, line),
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::SequenceStart(_, anchor, tag) => self.begin(NodeKind::List, anchor, tag, &span),
+            Event::MappingStart(_, anchor, tag) => self.begin(NodeKind::Map, anchor, tag, &span),
+            Event::SequenceEnd | Event::MappingEnd => self.end(line),
             Event::Alias(anchor) => self.alias(anchor, line),
             Event::DocumentEnd => {
                 self.anchors.clear();
@@ -89,41 +89,41 @@ impl<'t> Build<'t> {
     }
 
     /// The place of a scalar's text in the document, or in the copied texts.
-    fn place(&mut self, text: Cow<'t, str>, span: &Span, line: usize) -> Result<(u32, u32)> {
-        if let Some(range) = span.byte_range() {
-            // A quoted text is inside its quotes.
-            for start in [range.start, range.start + 1] {
-                if self.tree.text.get(start..start + text.len()) == Some(&text) {
-                    return Ok((number(start), number(text.len())));
-                }
-            }
+    fn place(&mut self, text: Cow<'t, str>, span: &Span, line: usize) -> Result<(usize, usize)> {
+        // A quoted text is inside its quotes.
+        let start = start_of(span);
+        let is_at = |start: &usize| self.tree.text.get(*start..start + text.len()) == Some(&*text);
+        if let Some(start) = [start, start + 1].into_iter().find(is_at) {
+            return Ok((start, text.len()));
         }
         if self.tree.copied.len() + text.len() > MAX_COPIED_BYTES {
             return Err(wrong(line, "the texts with escapes or several lines are too long; write them on one line"));
         }
-        let start = self.tree.text.len() + self.tree.copied.len();
+        // The start is behind the end of the document, so that it differs from a start in it.
+        let start = self.tree.text.len() + 1 + self.tree.copied.len();
         self.tree.copied.push_str(&text);
-        Ok((number(start), number(text.len())))
+        Ok((start, text.len()))
     }
 
-    fn push(&mut self, kind: NodeKind, line: usize, start: u32, length: u32) -> Result<usize> {
-        let node = self.tree.nodes.len();
-        if node == MAX_NODES {
+    fn push(&mut self, node: Node, line: usize) -> Result<usize> {
+        let at = self.tree.nodes.len();
+        if at == MAX_NODES {
             return Err(wrong(line, &format!("the document has more than {MAX_NODES} values; divide it")));
         }
         self.weight += 1;
         if self.open.is_empty() {
-            self.tree.roots.push(number(node));
+            self.tree.roots.push(number(at));
         }
-        self.tree.nodes.push(Node { kind, line: number(line), size: 1, start, length });
-        Ok(node)
+        self.tree.nodes.push(node);
+        Ok(at)
     }
 
-    fn begin(&mut self, kind: NodeKind, anchor: usize, tag: Option<Cow<'t, Tag>>, line: usize) -> Result<()> {
+    fn begin(&mut self, kind: NodeKind, anchor: usize, tag: Option<Cow<'t, Tag>>, span: &Span) -> Result<()> {
+        let line = span.start.line();
         check_tag(tag.as_deref(), line)?;
         self.check_depth(0, line)?;
         let weight = self.weight;
-        let node = self.push(kind, line, 0, 0)?;
+        let node = self.push(Node::new(kind, start_of(span), 1), line)?;
         self.open.push(Open { node, anchor, weight, height: 0 });
         Ok(())
     }
@@ -136,19 +136,19 @@ impl<'t> Build<'t> {
         }
     }
 
-    fn end(&mut self) -> Result<()> {
+    fn end(&mut self, line: usize) -> Result<()> {
         let Some(closed) = self.open.pop() else { return Ok(()) };
         let size = self.tree.nodes.len() - closed.node;
-        self.tree.nodes[closed.node].size = number(size);
-        let Node { kind, line, .. } = self.tree.nodes[closed.node];
-        if kind == NodeKind::Map {
+        let node = &mut self.tree.nodes[closed.node];
+        *node = Node::new(node.kind, node.start as usize, size);
+        if node.kind == NodeKind::Map {
             self.check_keys(closed.node)?;
         }
         let height = closed.height + 1;
         if let Some(parent) = self.open.last_mut() {
             parent.height = parent.height.max(height);
         }
-        self.anchor(closed.anchor, closed.node, closed.weight, height, line as usize)
+        self.anchor(closed.anchor, closed.node, closed.weight, height, line)
     }
 
     /// Remembers a node with an anchor; `before` is the weight before it.
@@ -179,21 +179,21 @@ impl<'t> Build<'t> {
         if self.expanded > most {
             return Err(wrong(line, &format!("aliases expand to more than {most} bytes; write the values instead")));
         }
-        self.push(NodeKind::Alias, line, node, 0)?;
+        self.push(Node::new(NodeKind::Alias, node as usize, 1), line)?;
         Ok(())
     }
 
     /// Fails if a key of the map at `map` is there twice, or is not a text.
     fn check_keys(&self, map: usize) -> Result<()> {
-        let end = map + self.tree.nodes[map].size as usize;
+        let end = map + self.tree.nodes[map].size() as usize;
         let mut keys: Vec<&str> = Vec::new();
         let mut seen = HashSet::new();
         let mut at = map + 1;
         while at < end {
             let key = &self.tree.nodes[at];
-            let line = key.line as usize;
+            let line = || self.tree.line_of(number(at));
             if !matches!(key.kind, NodeKind::Plain | NodeKind::Quoted) {
-                return Err(wrong(line, "a key is a list, a map or an alias, expected a text"));
+                return Err(wrong(line(), "a key is a list, a map or an alias, expected a text"));
             }
             let text = self.tree.text_of(key);
             if keys.len() == SMALL_MAP && seen.is_empty() {
@@ -201,16 +201,22 @@ impl<'t> Build<'t> {
             }
             let is_new = if seen.is_empty() { !keys.contains(&text) } else { seen.insert(text) };
             if !is_new {
-                return Err(wrong(line, &format!("the key {:?} is there twice; remove one", shortened(text))));
+                let key = printable(&shortened(text));
+                return Err(wrong(line(), &format!("the key {key:?} is there twice; remove one")));
             }
             if keys.len() < SMALL_MAP {
                 keys.push(text);
             }
             at += 1;
-            at += self.tree.nodes.get(at).map_or(1, |value| value.size as usize);
+            at += self.tree.nodes.get(at).map_or(1, |value| value.size() as usize);
         }
         Ok(())
     }
+}
+
+/// The byte at which a node begins.
+fn start_of(span: &Span) -> usize {
+    span.byte_range().map_or(0, |range| range.start)
 }
 
 /// Tags of YAML's core schema say nothing that imgmv needs; others would change a value.

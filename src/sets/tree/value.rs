@@ -2,7 +2,7 @@
 
 use super::{Node, NodeKind, Tree};
 use crate::error::{Error, Result};
-use crate::message::shortened;
+use crate::message::{printable, shortened};
 use std::collections::HashSet;
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl<'t> Value<'t> {
     }
 
     fn node(self) -> &'t Node {
-        const NULL: &Node = &Node { kind: NodeKind::Plain, line: 0, size: 1, start: 0, length: 0 };
+        const NULL: &Node = &Node { kind: NodeKind::Plain, start: 0, extent: [0; 3] };
         self.tree.nodes.get(self.node as usize).unwrap_or(NULL)
     }
 
@@ -91,10 +91,11 @@ impl<'t> Value<'t> {
     }
 
     /// The values of a list, or one text alone.
-    pub fn one_or_more(self) -> Result<Vec<Value<'t>>> {
-        match self.is_text() {
-            true => Ok(vec![self]),
-            false => Ok(self.items().map_err(|_| self.wrong("a text or a list"))?.collect()),
+    pub fn one_or_more(self) -> Result<impl Iterator<Item = Value<'t>> + use<'t>> {
+        match self.is_map() {
+            true => Err(self.wrong("a text or a list")),
+            // A text has no children.
+            false => Ok(self.is_text().then_some(self).into_iter().chain(self.children())),
         }
     }
 
@@ -133,11 +134,11 @@ impl<'t> Value<'t> {
 
     fn child_nodes(self) -> impl Iterator<Item = u32> + use<'t> {
         let Value { tree, node } = self;
-        let end = node + self.node().size;
+        let end = node + self.node().size();
         let mut at = node + 1;
         std::iter::from_fn(move || {
             let child = at;
-            at += tree.nodes.get(child as usize)?.size;
+            at += tree.nodes.get(child as usize)?.size();
             (child < end).then_some(child)
         })
     }
@@ -155,7 +156,7 @@ impl<'t> Value<'t> {
 
     /// An error with the place and the line of the value.
     pub fn problem(self, problem: impl fmt::Display) -> Error {
-        Error::invalid(format!("{} (line {}): {problem}", self.place(), self.node().line))
+        Error::invalid(format!("{} (line {}): {problem}", self.place(), self.tree.line_of(self.node)))
     }
 
     /// The place of the value: `sync[2].tags.allow`. It is found from the root, so it costs time.
@@ -164,7 +165,7 @@ impl<'t> Value<'t> {
         let root = self.tree.roots.iter().rev().find(|root| **root <= self.node).copied().unwrap_or_default();
         let mut at = Value { tree: self.tree, node: root };
         while at.node < self.node {
-            let below = |node: &u32| *node + Value { tree: self.tree, node: *node }.node().size > self.node;
+            let below = |node: &u32| *node + Value { tree: self.tree, node: *node }.node().size() > self.node;
             let Some((nth, node)) = at.child_nodes().enumerate().find(|(_, node)| below(node)) else { break };
             let child = Value { tree: self.tree, node };
             if at.is_map() {
@@ -182,7 +183,7 @@ impl<'t> Value<'t> {
 /// A key as a part of a place.
 fn named(key: &str, is_first: bool) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let key = if key.bytes().all(plain) { key.to_owned() } else { format!("{:?}", shortened(key)) };
+    let key = if key.bytes().all(plain) { key.to_owned() } else { format!("{:?}", printable(&shortened(key))) };
     if is_first { key } else { format!(".{key}") }
 }
 

@@ -4,34 +4,7 @@ use super::plan::ApprovedRepository;
 use super::repository::{PlannedDeletion, SparedReason, SparedTag};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
-use crate::image::{Digest, Name};
 use crate::transport::address::{Deleter, TagDeletion};
-
-/// A repository or layout from which names are deleted. Each [`Deleter`] is one.
-pub trait TagPlace {
-    /// The present digest of `name`; `None` if it does not exist.
-    fn digest_of(&self, name: &Name) -> Result<Option<Digest>>;
-
-    /// Whether the place has the manifest `digest`.
-    fn has_manifest(&self, digest: &Digest) -> Result<bool>;
-
-    /// Deletes `name`, and never its manifest.
-    fn delete(&self, name: &Name) -> Result<TagDeletion>;
-}
-
-impl<D: Deleter + ?Sized> TagPlace for D {
-    fn digest_of(&self, name: &Name) -> Result<Option<Digest>> {
-        Deleter::digest_of(self, name)
-    }
-
-    fn has_manifest(&self, digest: &Digest) -> Result<bool> {
-        Deleter::has_manifest(self, digest)
-    }
-
-    fn delete(&self, name: &Name) -> Result<TagDeletion> {
-        self.delete_name(name)
-    }
-}
 
 /// The deletions in one repository or layout.
 #[derive(Debug, Default)]
@@ -49,7 +22,7 @@ impl ApprovedRepository {
     ///
     /// A registry that removes a manifest with its tag must not do so to a manifest of a name that stays. Names of such
     /// manifests are last, and are spared if an earlier deletion removed a manifest.
-    pub fn carry_out(&self, place: &(impl TagPlace + ?Sized), cancel: &Cancel) -> DeletionReport {
+    pub fn carry_out(&self, place: &dyn Deleter, cancel: &Cancel) -> DeletionReport {
         let mut report = DeletionReport::default();
         let mut planned = self.plan().deletions.iter().peekable();
         while let Some(deletion) = planned.next() {
@@ -102,14 +75,14 @@ enum Step {
     Spared(SparedReason),
 }
 
-fn delete(deletion: &PlannedDeletion, place: &(impl TagPlace + ?Sized)) -> Result<Step> {
+fn delete(deletion: &PlannedDeletion, place: &dyn Deleter) -> Result<Step> {
     let PlannedDeletion { name, digest, kept } = deletion;
     match place.digest_of(name)? {
         None => return Ok(Step::Spared(SparedReason::Gone)),
         Some(present) if present != *digest => return Ok(Step::Spared(SparedReason::Moved)),
         Some(_) => {}
     }
-    if let TagDeletion::Unsupported(answer) = place.delete(name)? {
+    if let TagDeletion::Unsupported(answer) = place.delete_name(name)? {
         return Ok(Step::Spared(SparedReason::Unsupported(answer)));
     }
     let Some(kept) = kept else { return Ok(Step::Deleted) };
@@ -124,6 +97,6 @@ fn delete(deletion: &PlannedDeletion, place: &(impl TagPlace + ?Sized)) -> Resul
 }
 
 /// Whether the place removed the manifest with its last name; an error counts as that.
-fn removes_manifests(deletion: &PlannedDeletion, place: &(impl TagPlace + ?Sized)) -> bool {
+fn removes_manifests(deletion: &PlannedDeletion, place: &dyn Deleter) -> bool {
     !place.has_manifest(&deletion.digest).unwrap_or(false)
 }

@@ -22,20 +22,9 @@ mod source_tags;
 #[cfg(test)]
 mod tests;
 
-pub use carry_out::{DeletionReport, TagPlace};
 pub use destination::list;
 pub use limit::DeletionLimit;
-pub use plan::{ApprovedPlan, ApprovedRepository, DeletionPlan};
-pub use repository::{DestinationTag, PlannedDeletion, RepositoryPlan, SparedReason, SparedTag};
+pub use plan::{ApprovedPlan, DeletionPlan};
+pub use repository::{PlannedDeletion, RepositoryPlan};
 pub use scope::{Scope, WantedNames};
 pub use source_tags::SourceTags;
-
-use crate::error::Error;
-use std::fmt;
-
-/// The error for a destination that is not a registry or a layout.
-pub fn unsupported(destination: impl fmt::Display) -> Error {
-    Error::usage(format!(
-        "{destination}: --delete works on a registry or a layout; sync this destination without --delete"
-    ))
-}

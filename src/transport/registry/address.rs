@@ -225,6 +225,7 @@ impl RepositoryAddress {
             let access = Access {
                 credentials: Credentials::Stored,
                 client_cert: None,
+                hub_reserve: None,
                 insecure: if insecure { allowed } else { Insecure::No },
                 retries: access.retries.min(MIRROR_RETRIES),
                 api_root: root,

@@ -29,7 +29,7 @@
 //!
 //! **Several repositories.** A run has one pool of registries (`pool.rs`). The repositories of one host share its client:
 //! connections, tokens, the learned limits, and the book of stored blobs (`push/book.rs`), from which the next
-//! repository mounts a blob. `http/window.rs` limits the requests to one host, over all its repositories and logins.
+//! repository mounts a blob. `http/pull_limit.rs` counts pulls where the host names a limit. `http/window.rs` limits the requests to one host, over all its repositories and logins.
 //!
 //! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,
 //! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for
@@ -71,6 +71,7 @@ use std::sync::Arc;
 
 pub use auth::credentials::exist as has_credentials;
 pub use auth::login::{login, logout};
+pub use http::pull_limit::PullsLeft;
 pub use mirrors::store::MirroredStore;
 pub use options::{Access, Credentials, Insecure, Secret};
 pub use pool::RegistryPool;
@@ -117,6 +118,11 @@ impl Registry {
     /// `HOST[:PORT]` as in references.
     pub fn host(&self) -> &str {
         &self.client.host
+    }
+
+    /// The pulls that the host still allows, by its latest response; `None` if it names no limit.
+    pub fn pulls_left(&self) -> Option<PullsLeft> {
+        self.client.pulls.left()
     }
 
     /// `repository` (`team/app`) as a source.

@@ -108,6 +108,8 @@ pub struct Access {
     pub parallel_blobs: usize,
     /// The maximum number of requests at the same time, whatever the registry allows (`--jobs`).
     pub max_requests: usize,
+    /// The pulls (`GET` of a manifest) to leave of those that the host still allows (`--hub-reserve`); `None`: use all.
+    pub hub_reserve: Option<u64>,
     /// The maximum number of parallel ranges of a large blob of a remote registry; 1: one connection per blob.
     pub parallel_ranges: usize,
     /// The rate limit of blobs and manifests, both directions together; `None`: unlimited.
@@ -154,6 +156,7 @@ impl Default for Access {
             cache_dir: None,
             parallel_blobs: 6,
             max_requests: usize::MAX,
+            hub_reserve: None,
             parallel_ranges: 1 + MAX_BUFFERED_RANGES,
             rate_limit: None,
             api_root: API_ROOT.to_owned(),

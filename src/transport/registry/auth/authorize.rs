@@ -3,7 +3,7 @@
 use super::credentials::FoundCredentials;
 use super::secret::LoginSecret;
 use super::state;
-use super::state::AuthScheme;
+use super::state::{AuthScheme, AuthState};
 use super::token;
 use super::token::{Scope, Token, TokenUse};
 use crate::error::{Error, Result};
@@ -14,6 +14,7 @@ use crate::transport::registry::http::proxy::is_loopback;
 use crate::transport::registry::http::web_page;
 use crate::transport::registry::http::{Call, Payload, Response};
 use crate::transport::registry::options::Secret;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 use ureq::http::{Method, header};
 use url::Url;
@@ -91,26 +92,46 @@ impl RegistryClient {
             }
             AuthScheme::Bearer { realm, service } => (realm, service),
         };
-        if token == TokenUse::Shared
-            && let Some(token) = auth.token(scope)
-        {
+        if token == TokenUse::Own {
+            return self.new_token(auth, &realm, service, scope).map(|own| Some(state::bearer_header(&own.secret)));
+        }
+        if let Some(token) = auth.token(scope) {
             return Ok(Some(state::bearer_header(&token.secret)));
         }
+        let lock = auth.fetch_lock(scope);
+        drop(auth);
+        let _fetching = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut auth = self.auth_state();
+        // Another request may have fetched it in the meantime.
+        if let Some(token) = auth.token(scope) {
+            return Ok(Some(state::bearer_header(&token.secret)));
+        }
+        let fetched = self.new_token(auth, &realm, service, scope)?;
+        let header = state::bearer_header(&fetched.secret);
+        self.auth_state().store_token(scope, fetched);
+        Ok(Some(header))
+    }
+
+    /// Fetches a token for `scope`; `auth` is released before the request.
+    fn new_token(
+        &self,
+        mut auth: MutexGuard<'_, AuthState>,
+        realm: &Url,
+        service: Option<String>,
+        scope: &Scope,
+    ) -> Result<Token> {
         let found = auth.credentials(&self.access, &self.host, scope.repository(), &*self.watch);
+        let scopes = auth.scopes(scope);
         let had_login = found.login.is_some();
-        let found = self.allowed_for(&realm, found)?;
+        let found = self.allowed_for(realm, found)?;
         if had_login && found.login.is_none() {
             auth.withheld.get_or_insert_with(|| found.note.clone());
         }
-        let fetched = match found.login.clone() {
-            Some(LoginSecret::Token(token)) => Token::permanent(token),
-            _ => self.fetch_token(&TokenRequest { realm, service, scopes: auth.scopes(scope) }, scope, &found)?,
-        };
-        let header = state::bearer_header(&fetched.secret);
-        if token == TokenUse::Shared {
-            auth.store_token(scope, fetched);
+        drop(auth);
+        match found.login.clone() {
+            Some(LoginSecret::Token(token)) => Ok(Token::permanent(token)),
+            _ => self.fetch_token(&TokenRequest { realm: realm.clone(), service, scopes }, scope, &found),
         }
-        Ok(Some(header))
     }
 
     /// Whether `found` would be sent over plain HTTP, which neither the user nor an earlier login allowed.

@@ -14,6 +14,7 @@ use crate::transport::registry::http::Response;
 use crate::transport::registry::options::{Access, Secret};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
 use url::Url;
 
 /// The header with a server's challenges.
@@ -34,12 +35,13 @@ pub enum AuthScheme {
     Bearer { realm: Url, service: Option<String> },
 }
 
-/// The authorization state of one registry. Its lock is held while a token is fetched, so requests for the same token
-/// wait instead of fetching another.
+/// The authorization state of one registry.
 #[derive(Default)]
 pub struct AuthState {
     pub scheme: Option<AuthScheme>,
     tokens: HashMap<Scope, Token>,
+    /// The scopes whose token is being fetched.
+    fetches: HashMap<Scope, Weak<Mutex<()>>>,
     /// Additional scopes that challenges named.
     extra_scopes: HashMap<Scope, String>,
     found: HashMap<String, FoundCredentials>,
@@ -91,6 +93,18 @@ impl AuthState {
             self.tokens.clear();
         }
         self.tokens.insert(scope.clone(), token);
+    }
+
+    /// Returns the lock for fetching the token of `scope`. Requests for the same token wait for it instead of fetching
+    /// another; tokens of other scopes are fetched at the same time.
+    pub fn fetch_lock(&mut self, scope: &Scope) -> Arc<Mutex<()>> {
+        if let Some(lock) = self.fetches.get(scope).and_then(Weak::upgrade) {
+            return lock;
+        }
+        self.fetches.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        self.fetches.insert(scope.clone(), Arc::downgrade(&lock));
+        lock
     }
 
     /// Returns the scopes to request.

@@ -6,6 +6,7 @@
 use super::error_body;
 use super::error_body::FailedRequest;
 use super::proxy::is_loopback;
+use super::pull_limit::{PullLimit, PullsLeft};
 use super::retry;
 use super::retry::RetryPolicy;
 use super::throttle::Throttle;
@@ -49,6 +50,8 @@ pub struct RegistryClient {
     pub bodies: Arc<BodyLimit>,
     /// The blobs that the copies of the run have stored.
     pub blobs: Arc<BlobBook>,
+    /// The pulls that the host allows.
+    pub pulls: Arc<PullLimit>,
     /// The limit on requests to the host, also of other registries at this host.
     pub window: Arc<HostWindow>,
     /// The user was warned that the cache is not writable.
@@ -78,6 +81,7 @@ impl RegistryClient {
             auth: Arc::default(),
             throttle: Arc::default(),
             blobs: Arc::default(),
+            pulls: Arc::default(),
             window,
             cache_warned: Arc::default(),
             api: Arc::default(),
@@ -298,6 +302,9 @@ impl RegistryClient {
         }
         if let Some(permit) = permit {
             permit.answered(response.status);
+            if let Some(left) = PullsLeft::of(&response) {
+                self.pulls.record(left);
+            }
         }
         Ok(response)
     }

@@ -4,6 +4,7 @@ pub(super) mod client;
 pub(super) mod connect;
 pub(super) mod error_body;
 pub(super) mod proxy;
+pub(super) mod pull_limit;
 pub(super) mod retry;
 pub(super) mod throttle;
 pub(super) mod tls;

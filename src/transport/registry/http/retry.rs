@@ -90,7 +90,7 @@ impl<'a> RetryPolicy<'a> {
 }
 
 /// Formats `time` in the largest unit of which it has at least two, rounded up.
-fn format_duration(time: Duration) -> String {
+pub(super) fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (unit, name) = [(86_400, "days"), (3600, "hours"), (60, "minutes")]
         .into_iter()

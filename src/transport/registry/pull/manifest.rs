@@ -45,13 +45,15 @@ pub fn accepted_types() -> String {
 /// Fetches a manifest; returns its descriptor, made from the response, and its bytes.
 ///
 /// Fails with `Network` if the response is a web page, and with `Invalid` if it is not a manifest. Bytes with another
-/// digest than `reference` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`.
+/// digest than `reference` (for a tag: `Docker-Content-Digest`) are requested once more, then fail with `Invalid`. Fails
+/// with `Network` if only reserved pulls are left ([`Access::hub_reserve`](super::super::Access::hub_reserve)).
 pub fn fetch(client: &RegistryClient, repository: &str, reference: ManifestRef<'_>) -> Result<(Descriptor, Vec<u8>)> {
     let call = Call::new(Method::GET, client.url(&format!("{repository}/manifests/{reference}"))?)
         .with(header::ACCEPT, &accepted_types());
     let (scope, what) = (Scope::Pull(repository.to_owned()), reference.name(repository));
     let mut retried = false;
     loop {
+        let _pull = client.enter_pull(&call, &scope, &what)?;
         let (response, bytes) = client.document(&call, &scope, &what, MAX_MANIFEST_BYTES)?;
         if web_page::is_markup(&bytes) || web_page::media_type(&response) == "text/html" {
             return Err(web_page::error(&client.host, &response, &what));
