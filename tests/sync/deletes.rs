@@ -83,11 +83,14 @@ fn one_repository_above_the_maximum_protects_all_repositories() {
     assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0));
 }
 
+/// Breaks the source.
+type Break = Box<dyn Fn(&Scene)>;
+
 /// Each source breaks in another way; none leads to a deletion.
 #[test]
 fn a_broken_source_deletes_nothing() {
     let listing = "/v2/app/tags/list";
-    let broken: [(&str, Box<dyn Fn(&Scene)>); 7] = [
+    let broken: [(&str, Break); 7] = [
         ("forbidden", Box::new(move |scene| scene.from.faults().stumbles.push(Stumble::new("GET", listing, 403, 99)))),
         (
             "unavailable",
