@@ -34,6 +34,16 @@ const CASES: &[Case] = &[
         Some(50_000),
     ),
     ("many_tags", || with("quay.io:\n  images:\n    app:\n", 500_000, |nth| format!("    - v{nth}\n")), None),
+    (
+        "large_patterns",
+        || with("images:\n", 500, |nth| format!("- {{from: a, tags: {{regex: '([acegi]{{900}}){{3}}{nth}'}}}}\n")),
+        None,
+    ),
+    (
+        "long_patterns",
+        || with("images:\n", 500, |nth| format!("- {{from: a, tags: {{regex: '{}{nth}'}}}}\n", "[acegi]?".repeat(250))),
+        None,
+    ),
     ("many_values", || filled("1,", "images: ["), None),
     ("many_maps", || filled("{},", "images: ["), None),
     ("many_anchors", || filled("&a 1,", "images: ["), None),

@@ -4,8 +4,8 @@
 //! and values in turn. Lines are counted when a message needs one. An alias is the number of the node that it means, so aliases need no memory: `build` only counts
 //! the size that they would expand to.
 //!
-//! granit-parser, which serde-saphyr reads with, makes the events. serde-saphyr itself gives no tree: it reads `1.10` as a
-//! number where the type is open, and its values have no lines.
+//! granit-parser, which serde-saphyr reads with, makes the events. serde-saphyr itself reads `1.10` as a number where a value
+//! may be a text or a map.
 
 mod build;
 mod value;
