@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// The maximum number of entries of one document.
 pub(super) const MAX_ENTRIES: usize = 50_000;
 /// The maximum memory of the entries of one document and of its tree, as counted here.
-const MAX_SET_BYTES: usize = 32 << 20;
+const MAX_SET_BYTES: usize = 30 << 20;
 /// The maximum length of a source or destination: the longest path of Linux.
 const MAX_NAME_BYTES: usize = 4096;
 /// A compiled pattern needs about these bytes at least.

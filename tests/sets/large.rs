@@ -12,7 +12,7 @@ type Case = (&'static str, fn() -> Vec<u8>, Option<usize>);
 
 const CASES: &[Case] = &[
     ("comments", || filled("# a line that is only a comment\n", "alpine\n"), Some(1)),
-    ("list", || lines(50_000, |nth| format!("registry.example.com/team-{nth}/{}:1\n", "a".repeat(280))), Some(50_000)),
+    ("list", || lines(50_000, |nth| format!("registry.example.com/team-{nth}/{}:1\n", "a".repeat(250))), Some(50_000)),
     ("list_of_more", || filled("alpine\n", ""), None),
     ("one_line", || vec![b'a'; MAX_DOCUMENT_BYTES], None),
     (
@@ -53,7 +53,7 @@ const CASES: &[Case] = &[
     ("aliases_of_a_long_text", || aliases(), None),
     ("open_brackets", || vec![b'['; MAX_DOCUMENT_BYTES], None),
     ("open_braces", || filled("{a: ", ""), None),
-    ("keys_without_values", || filled("? ", ""), None),
+    ("keys_without_values", || filled("? ", "---\n"), None),
     ("unknown_keys", || with("images: [a]\n", 250_000, |nth| format!("k{nth}: [x]\n")), Some(1)),
 ];
 
@@ -90,7 +90,7 @@ fn filtered(nth: usize) -> String {
 }
 
 fn json(count: usize) -> Vec<u8> {
-    let name = "n".repeat(100);
+    let name = "n".repeat(80);
     let mut document = with("{", count, |nth| format!("\"quay.io/{name}/{nth}:1\": \"registry.lan/{name}/{nth}\",\n"));
     document.extend_from_slice(b"\"a/b\": \"c/d\"}");
     document.truncate(document.len() - 15);
@@ -101,7 +101,8 @@ fn json(count: usize) -> Vec<u8> {
 fn aliases() -> Vec<u8> {
     let text = "a".repeat(4000);
     let mut document = format!("x: &x quay.io/{text}\nimages:\n").into_bytes();
-    document.extend_from_slice("- {from: *x, to: *x}\n".repeat(500_000).as_bytes());
+    document.extend_from_slice("- {from: *x, to: *x}\n".repeat(10_000).as_bytes());
+    document.resize(MAX_DOCUMENT_BYTES, b'\n');
     document
 }
 

@@ -15,7 +15,7 @@ pub(super) use value::{Field, Value};
 use crate::error::{Error, Result};
 
 /// The maximum number of values of a document. 50,000 entries with a filter each have 650,000.
-const MAX_NODES: usize = 1_200_000;
+const MAX_NODES: usize = 800_000;
 /// The maximum depth of nested lists and maps, aliases included.
 const MAX_DEPTH: usize = 64;
 /// The maximum expanded size of aliases, as a multiple of the document.
