@@ -9,8 +9,8 @@
 //! - `formats`: one file for each tool's format. Each matches over the keys of a map and names the keys that it skips.
 //! - `builder`: the entries, checked and counted. `credentials`: hosts, logins and their templates.
 //!
-//! **Memory.** Document, tree and entries need less than 64 MiB together: 16 MiB of text, [`tree`] has a limit of nodes, and
-//! `builder` counts what the entries need. A text in the tree is a range of the document.
+//! **Memory.** Document, tree and entries need less than 64 MiB together: 16 MiB of text, `tree` has a limit of nodes, and
+//! `builder` counts the memory of the entries. A text in the tree is a range of the document. Entries share equal patterns.
 
 mod builder;
 mod credentials;

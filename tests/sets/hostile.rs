@@ -55,6 +55,7 @@ const WRONG: &[(&str, &str)] = &[
     ("a/b:1,.x: c/d\n", "\".x\" is not a tag or a digest"),
     ("registry.lan:\n  images: {a: tag}\n", "\"registry.lan\".images.a (line 2): expected a list, found a text"),
     ("registry.lan:\n  images: {a: []}\n  tls-verify: 2\n", "expected true or false"),
+    ("images: [{<<: text, from: a}]\n", "images[0].\"<<\" (line 1): expected a map or a list of maps, found a text"),
     ("mappings: [{from: a, source: x}]\n", "mappings[0] (line 1): the registry \"x\" is not in registries"),
 ];
 

@@ -8,9 +8,12 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// The destinations of an image that failed, and their errors.
+type Failed<'o> = (Vec<&'o str>, Vec<String>);
+
 /// The text of the list. Each image has the failed destinations, and the error as a comment.
 pub fn text(outcomes: &[Outcome], entries: &[SyncEntry]) -> String {
-    let mut images: BTreeMap<(usize, &str), (Vec<&str>, Vec<String>)> = BTreeMap::new();
+    let mut images: BTreeMap<(usize, &str), Failed<'_>> = BTreeMap::new();
     for outcome in outcomes {
         let Err(error) = &outcome.result else { continue };
         let (to, errors) = images.entry((outcome.entry, &outcome.from)).or_default();
