@@ -207,7 +207,7 @@ fn with_host(image: &Reference) -> Reference {
 /// # Errors
 /// - `Usage`: as [`SyncEntry::parse`], or no entry uses `defaults`.
 pub fn parse_all(entries: Vec<Entry>, defaults: &[Box<str>]) -> Result<Vec<SyncEntry>> {
-    if let ([first, ..], true) = (defaults, entries.iter().all(|entry| !entry.to.is_empty())) {
+    if let ([first, ..], true) = (defaults, !entries.is_empty() && entries.iter().all(|entry| !entry.to.is_empty())) {
         return Err(Error::usage(format!("{first} is not used: every entry has its own destination; remove DST")));
     }
     entries.into_iter().map(|entry| SyncEntry::parse(entry, defaults)).collect()

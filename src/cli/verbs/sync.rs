@@ -138,16 +138,18 @@ impl SyncVerb {
         self.options.network.fetch_foreign = self.options.copying.fetches_foreign();
         self.options.network.to_network = true;
         self.options.network.hub_reserve = self.set.hub_reserve;
-        let documents = DocumentOptions { allow_templates: self.set.allow_templates, strict: self.set.strict };
+        let documents = DocumentOptions {
+            allow_templates: self.set.allow_templates,
+            strict: self.set.strict,
+            allow_empty: self.options.copying.transfer.allow_empty,
+        };
         let mut set = documents::read(&self.src, documents, run)?;
         self.options.network.documented = Arc::new(DocumentHosts::new(std::mem::take(&mut set.hosts)));
         self.limit_to_latest(&mut set.entries)?;
         let lock = self.read_lock(&set)?;
         let defaults: Vec<Box<str>> = self.dst.iter().map(|word| word.as_str().into()).collect();
-        let entries = entry::parse_all(std::mem::take(&mut set.entries), &defaults)?;
-        if entries.is_empty() && !self.options.copying.transfer.allow_empty {
-            return Err(Error::not_found(format!("{} lists no image (--allow-empty accepts that)", self.src)));
-        }
+        let at_file = |error: Error| if set.format.is_some() { error.at(&self.src) } else { error };
+        let entries = entry::parse_all(std::mem::take(&mut set.entries), &defaults).map_err(at_file)?;
         let found = listing::find(&entries, lock.as_ref(), &self.options, run)?;
         let destinations = match self.set.delete {
             true => Some(Destinations::new(&entries, &found, self.options.keep_host)?),
