@@ -1,6 +1,7 @@
 //! Images that fail: the others are copied, and the list of failures is the next run's input.
 
 use super::scene::Scene;
+use crate::support::program::imgmv;
 use crate::support::registry::Stumble;
 
 #[test]
