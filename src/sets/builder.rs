@@ -180,17 +180,19 @@ impl<'o> SetBuilder<'o> {
     /// Ends the document.
     ///
     /// # Errors
-    /// `Invalid`: it lists no images.
+    /// `Invalid`: it lists no images, and the options do not allow that.
     pub fn finish(mut self, format: Format) -> Result<ImageSet> {
         if self.more_keys > 0 {
             self.not_honoured.push(format!("{} more", self.more_keys));
         }
-        if self.entries.is_empty() {
+        if self.entries.is_empty() && !self.options.allow_empty {
             let ignored = match self.not_honoured.is_empty() {
                 true => String::new(),
                 false => format!(" (not honoured: {})", crate::message::some_of(&self.not_honoured)),
             };
-            return Err(Error::invalid(format!("the {format} lists no images that imgmv can copy{ignored}")));
+            return Err(Error::invalid(format!(
+                "the {format} lists no images that imgmv can copy{ignored}; --allow-empty accepts that"
+            )));
         }
         Ok(ImageSet { format, entries: self.entries, hosts: self.hosts, not_honoured: self.not_honoured })
     }

@@ -34,6 +34,8 @@ pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 pub struct ReadOptions<'o> {
     /// Whether templates in credentials are expanded.
     pub allow_templates: bool,
+    /// Whether a document without images is not an error.
+    pub allow_empty: bool,
     /// The value of a variable of the environment.
     pub env: &'o dyn Fn(&str) -> Option<String>,
     /// The content of a file.
@@ -87,7 +89,7 @@ fn is_tree(text: &str) -> bool {
 pub struct ImageSet {
     /// The format that was recognised.
     pub format: Format,
-    /// At least one entry, in the order of the document.
+    /// In the order of the document; at least one, unless the options allow an empty document.
     pub entries: Vec<Entry>,
     /// Options for the hosts that the document names.
     pub hosts: Vec<HostOptions>,

@@ -191,3 +191,36 @@ fn other_destinations_are_refused_before_anything_moves() {
         assert!(output.stderr.contains("--delete"), "{}", output.stderr);
     }
 }
+
+#[test]
+fn an_image_that_is_not_copied_deletes_nothing() {
+    for (how, stumble) in
+        [("missing", None), ("unavailable", Some(Stumble::new("HEAD", "/v2/app/manifests/2.0", 503, 99)))]
+    {
+        let scene = scene(&["0.9"]);
+        match stumble {
+            Some(stumble) => scene.from.faults().stumbles.push(stumble),
+            None => scene.from.forget("app"),
+        }
+        let words =
+            ["FROM/app:2.0", "TO/app", "--delete", "--yes", "--delete-max", "100%", "--retry", "0", "--no-referrers"];
+        let output = scene.sync(&words);
+        assert!(!output.status.success() && output.stderr.contains("was not copied"), "{how}: {}", output.stderr);
+        assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0), "{how}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn a_dry_run_lists_a_plan_above_the_maximum() {
+    let scene = scene(&["0.7", "0.8", "0.9"]);
+    let plan = scene.sync(&[ALL, "TO/app", "--delete", "--dry-run"]);
+    assert_eq!(plan.status.code(), Some(1), "{}", plan.stderr);
+    assert_eq!(plan.stdout.lines().filter(|line| line.starts_with("gone ")).count(), 3, "{}", plan.stdout);
+    for (option, listed) in [("--dry-run", 3), ("--yes", 0)] {
+        let output = scene.sync(&[ALL, "TO/app", "--delete", option, "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(answer["deleted"].as_array().map(Vec::len), Some(listed), "{answer}");
+        let error = &answer["errors"][0];
+        assert!(error["to"].is_null() && error["message"].as_str().unwrap().contains("--delete-max"), "{answer}");
+    }
+}
