@@ -224,3 +224,23 @@ fn a_dry_run_lists_a_plan_above_the_maximum() {
         assert!(error["to"].is_null() && error["message"].as_str().unwrap().contains("--delete-max"), "{answer}");
     }
 }
+
+#[test]
+fn a_destination_that_is_a_source_is_refused() {
+    let scene = scene(&[]);
+    for to in ["FROM/app", "FROM/"] {
+        let output = scene.sync(&["FROM/app:/^1/", to, "--delete", "--yes"]);
+        assert_eq!(output.status.code(), Some(2), "{to}: {}", output.stderr);
+        assert!(output.stderr.contains("is a source and a destination"), "{}", output.stderr);
+    }
+    assert!(scene.from.tag("app", "2.0").is_some());
+}
+
+#[test]
+fn an_image_without_a_tag_deletes_no_tags() {
+    let scene = scene(&["0.9"]);
+    let digest = scene.from.tag("app", "1.0").unwrap();
+    let output = scene.sync(&[&format!("FROM/app@{digest}"), "TO/app", "--delete", "--yes", "--delete-max", "100%"]);
+    assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
+    assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0), "{}", output.stderr);
+}

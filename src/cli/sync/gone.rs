@@ -56,7 +56,7 @@ impl Destinations {
     /// The destinations of `entries`, of which `found` has the images.
     ///
     /// # Errors
-    /// - `Usage`: a destination is not a registry or a layout, or a source is not a repository.
+    /// - `Usage`: a destination is not a registry or a layout, or a source; or a source is not a repository.
     pub fn new(entries: &[SyncEntry], found: &[Result<Found>], keep_host: bool) -> Result<Destinations> {
         let mut destinations = Destinations { scope: Scope::default(), addresses: BTreeMap::new() };
         for (entry, found) in entries.iter().zip(found) {
@@ -64,7 +64,20 @@ impl Destinations {
                 destinations.add(entry, target, found, keep_host)?;
             }
         }
+        destinations.check_sources(entries)?;
         Ok(destinations)
+    }
+
+    /// Fails if a source is a destination too: its tags that no filter selects would be deleted.
+    fn check_sources(&self, entries: &[SyncEntry]) -> Result<()> {
+        match entries.iter().find(|entry| self.addresses.contains_key(&entry.from())) {
+            Some(entry) => Err(Error::usage(format!(
+                "{}: {} is a source and a destination, so --delete would delete tags of a source; sync it without --delete",
+                entry.place,
+                entry.from()
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn add(&mut self, entry: &SyncEntry, target: &Target, found: &Result<Found>, keep_host: bool) -> Result<()> {

@@ -72,7 +72,7 @@ impl WantedNames {
 
     fn problems(&self, repository: &str) -> Vec<String> {
         let mut problems: Vec<String> = self.sources.iter().filter_map(SourceTags::problem).collect();
-        if self.names.is_empty() {
+        if self.tags.is_empty() {
             problems.push(format!("no tag is wanted in {repository}"));
         }
         problems
