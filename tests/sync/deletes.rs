@@ -244,3 +244,13 @@ fn an_image_without_a_tag_deletes_no_tags() {
     assert_eq!(output.status.code(), Some(1), "{}", output.stderr);
     assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0), "{}", output.stderr);
 }
+
+#[test]
+fn a_filter_without_a_match_deletes_nothing_though_it_has_literal_tags() {
+    let scene = scene(&["0.9"]);
+    let document = "images:\n- {from: FROM/app, to: TO/app, tags: {regex: nothing, with: ['1.0']}}\n";
+    let document = scene.write("set.yml", document);
+    let output = scene.sync(&[&document, "--delete", "--yes", "--delete-max", "100%"]);
+    assert!(output.stderr.contains("no tag of"), "{}", output.stderr);
+    assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0), "{}", output.stderr);
+}

@@ -27,8 +27,8 @@ pub enum Found {
     Whole,
 }
 
-/// The tags that pass one filter.
-type Selected = Result<Vec<Box<str>>>;
+/// The number of tags that pass one filter, and the tags.
+type Selected = Result<(usize, Vec<Box<str>>)>;
 
 /// A repository, and the entries (by index) that filter its tags.
 type Filtering<'e> = (&'e Reference, Vec<(usize, &'e TagFilter)>);
@@ -64,8 +64,8 @@ pub fn find(
             Ok((list, tags)) => {
                 let repository = repository.full_repository();
                 let selected = tags.into_iter().map(|tags| {
-                    let tags = tags?;
-                    let (selected, TagList { listed, listing }) = (tags.len(), list);
+                    let (selected, tags) = tags?;
+                    let TagList { listed, listing } = list;
                     Ok((tags, SourceTags::Listed { repository: repository.clone(), listed, selected, listing }))
                 });
                 filtered.extend(filters.iter().map(|(at, _)| *at).zip(selected));
@@ -123,5 +123,11 @@ fn list(
             opened.source.into_store().map_err(not_a_store)?.visit_tags(&mut add)?
         }
     };
-    Ok((TagList { listed, listing }, selections.into_iter().map(TagSelection::finish).collect()))
+    Ok((TagList { listed, listing }, selections.into_iter().map(finished).collect()))
+}
+
+/// The number of tags that pass the filter, and the tags with those of `with`.
+fn finished(selection: TagSelection<'_>) -> Selected {
+    let matched = selection.matched();
+    selection.finish().map(|tags| (matched, tags))
 }
