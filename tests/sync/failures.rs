@@ -107,3 +107,36 @@ fn a_document_without_images_is_an_error_unless_it_is_allowed() {
     assert!(output.stderr.contains("--allow-empty"), "{}", output.stderr);
     scene.synced(&[&failed, "TO/", "--allow-empty"]);
 }
+
+#[test]
+fn reserved_pulls_of_a_registry_are_left_and_the_message_says_when_to_run_again() {
+    let scene = Scene::new();
+    let lines: String = (0..6)
+        .map(|nth| {
+            scene.image("app", &format!("v{nth}"), nth + 11);
+            format!("FROM/app:v{nth}\n")
+        })
+        .collect();
+    let list = scene.write("images.txt", &lines);
+    scene.from.faults().pulls = Some(7);
+    let failed = scene.at("failed.yml");
+    let output = scene.sync(&[
+        &list,
+        "TO/",
+        "--no-referrers",
+        "--hub-reserve",
+        "4",
+        "--parallel",
+        "1",
+        "--failed-file",
+        &failed,
+    ]);
+    assert_eq!(output.status.code(), Some(9), "{}", output.stderr);
+    assert!(output.stderr.contains("6 hours"), "{}", output.stderr);
+    assert!(scene.from.faults().pulls.unwrap() >= 4);
+    let copied = scene.to.contents("app").1.len();
+    assert!(copied > 0 && copied < 6, "{copied} images were copied");
+    scene.from.faults().pulls = Some(100);
+    scene.synced(&[&failed, "--hub-reserve", "4"]);
+    assert_eq!(scene.to.contents("app").1.len(), 6);
+}
