@@ -13,10 +13,10 @@ use super::push::resume_cache;
 use super::push::streamed::StreamedUpload;
 use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
-use super::referrers::ReferrersMemory;
+use super::referrers_memory::ReferrersMemory;
 use super::referrers_tag::{TagWriter, WrittenTags};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
+use crate::image::{Coding, Descriptor, Digest, Manifest, Name, is_tag};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin, ReferrerList};
 use std::{
@@ -35,7 +35,7 @@ pub struct RepositorySink {
     placement: Placement,
     /// The manifest put last, not sent yet. If it is published next, the one request with its tag stores it too.
     deferred: Mutex<Option<Manifest>>,
-    memory: ReferrersMemory,
+    memory: Arc<ReferrersMemory>,
     /// The referrers that the registry lists for a subject.
     listed: Mutex<HashMap<Digest, HashSet<Digest>>>,
     /// Stored referrers that the registry does not list, by their subject. They get into the referrers tags before the
@@ -47,12 +47,13 @@ pub struct RepositorySink {
 impl RepositorySink {
     pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositorySink {
         let scope = Scope::Push(repository.to_owned());
+        let memory = client.referrers.repository(repository);
         let target = Target { client, repository: repository.to_owned(), scope };
         RepositorySink {
             placement: Placement::new(target.clone()),
             target,
             deferred: Mutex::default(),
-            memory: ReferrersMemory::default(),
+            memory,
             listed: Mutex::default(),
             unlisted: Mutex::default(),
             written_tags: WrittenTags::default(),
@@ -100,6 +101,9 @@ impl RepositorySink {
         target.check_reported_digest(&response, &digest, &what)?;
         let registry_lists_it = response.header("oci-subject").is_some();
         response.drain();
+        if is_tag(reference) {
+            self.memory.saw_tag(reference);
+        }
         Ok(registry_lists_it)
     }
 
