@@ -55,6 +55,13 @@ fn a_second_run_asks_the_source_once_for_each_tag_and_moves_nothing() {
 }
 
 #[test]
+fn a_new_image_asks_the_destination_once_for_its_tag() {
+    let (scene, list) = three();
+    scene.synced(&[&list, "TO/", "--no-referrers"]);
+    assert_eq!(scene.to.count("HEAD", "/manifests/"), 3);
+}
+
+#[test]
 fn the_images_of_a_repository_share_what_is_known_of_its_referrers() {
     let scene = Scene::new();
     scene.from.faults().no_referrers = true;

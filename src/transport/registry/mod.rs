@@ -55,6 +55,7 @@ pub mod mirrors;
 mod options;
 mod pool;
 mod prefix;
+mod published;
 mod pull;
 pub mod push;
 mod referrers;
