@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_list_gets_the_digest_tags_that_are_seen_after_it() {
-        let [early, late] = [b"early", b"late"].map(|text| digest_tags(&Digest::of(text))[1].clone());
+        let [early, late] = ["early", "late"].map(|text| digest_tags(&Digest::of(text.as_bytes()))[1].clone());
         let memory = ReferrersMemory::default();
         memory.saw_tag("1");
         lock(&memory.tags).add_list(vec!["1".to_owned(), early.clone()]);
