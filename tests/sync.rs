@@ -5,6 +5,8 @@ mod support;
 
 #[path = "sync/copies.rs"]
 mod copies;
+#[path = "sync/credentials.rs"]
+mod credentials;
 #[path = "sync/deletes.rs"]
 mod deletes;
 #[path = "sync/failures.rs"]

@@ -12,11 +12,15 @@ use std::collections::HashMap;
 /// The maximum number of entries of one document.
 pub(super) const MAX_ENTRIES: usize = 50_000;
 /// The maximum memory of the entries of one document and of its tree, as counted here.
-const MAX_SET_BYTES: usize = 32 << 20;
+const MAX_SET_BYTES: usize = 30 << 20;
 /// The maximum length of a source or destination: the longest path of Linux.
 const MAX_NAME_BYTES: usize = 4096;
-/// The maximum number of different patterns of one document. A compiled pattern needs some ten kilobytes.
-const MAX_PATTERNS: usize = 500;
+/// A compiled pattern needs about these bytes at least.
+const PATTERN_BYTES: usize = 20 << 10;
+/// A compiled pattern needs at most these bytes for each byte of its text, times its repetitions.
+const PATTERN_FACTOR: usize = 128;
+/// The largest compiled pattern.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 /// The keys that are named; more of them are only counted.
 const MAX_NAMED_KEYS: usize = 1000;
 /// The bytes that the allocator adds to each allocation.
@@ -138,12 +142,7 @@ impl<'o> SetBuilder<'o> {
         if let Some(pattern) = self.patterns.get(&key) {
             return Ok(pattern.clone());
         }
-        if self.patterns.len() == MAX_PATTERNS {
-            return Err(Error::invalid(format!(
-                "{}: the document has more than {MAX_PATTERNS} different patterns; divide it into several documents",
-                shortened(text)
-            )));
-        }
+        self.count(compiled_bytes(text), &shortened(text))?;
         let compiled = match syntax {
             Syntax::Regex => TagPattern::regex(text),
             Syntax::AnchoredRegex => TagPattern::anchored_regex(text),
@@ -181,20 +180,32 @@ impl<'o> SetBuilder<'o> {
     /// Ends the document.
     ///
     /// # Errors
-    /// `Invalid`: it lists no images.
+    /// `Invalid`: it lists no images, and the options do not allow that.
     pub fn finish(mut self, format: Format) -> Result<ImageSet> {
         if self.more_keys > 0 {
             self.not_honoured.push(format!("{} more", self.more_keys));
         }
-        if self.entries.is_empty() {
+        if self.entries.is_empty() && !self.options.allow_empty {
             let ignored = match self.not_honoured.is_empty() {
                 true => String::new(),
                 false => format!(" (not honoured: {})", crate::message::some_of(&self.not_honoured)),
             };
-            return Err(Error::invalid(format!("the {format} lists no images that imgmv can copy{ignored}")));
+            return Err(Error::invalid(format!(
+                "the {format} lists no images that imgmv can copy{ignored}; --allow-empty accepts that"
+            )));
         }
         Ok(ImageSet { format, entries: self.entries, hosts: self.hosts, not_honoured: self.not_honoured })
     }
+}
+
+/// An upper bound of the memory of a compiled pattern: each `{N,M}` may repeat all the text.
+fn compiled_bytes(pattern: &str) -> usize {
+    let repetition = |behind: &str| {
+        let counts = behind.split('}').next().unwrap_or_default().split(',');
+        counts.map(|count| count.trim().parse().unwrap_or(1)).max().unwrap_or(1).max(1)
+    };
+    let repetitions = pattern.split('{').skip(1).map(repetition).fold(1, usize::saturating_mul);
+    PATTERN_BYTES + pattern.len().saturating_mul(PATTERN_FACTOR).saturating_mul(repetitions).min(MAX_PATTERN_BYTES)
 }
 
 /// Checks a source or destination. The error is the end of a message that begins with the place.

@@ -9,8 +9,8 @@
 //! - `formats`: one file for each tool's format. Each matches over the keys of a map and names the keys that it skips.
 //! - `builder`: the entries, checked and counted. `credentials`: hosts, logins and their templates.
 //!
-//! **Memory.** Document, tree and entries need less than 64 MiB together: 16 MiB of text, [`tree`] has a limit of nodes, and
-//! `builder` counts what the entries need. A text in the tree is a range of the document.
+//! **Memory.** Document, tree and entries need less than 64 MiB together: 16 MiB of text, `tree` has a limit of nodes, and
+//! `builder` counts the memory of the entries. A text in the tree is a range of the document. Entries share equal patterns.
 
 mod builder;
 mod credentials;
@@ -34,6 +34,8 @@ pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
 pub struct ReadOptions<'o> {
     /// Whether templates in credentials are expanded.
     pub allow_templates: bool,
+    /// Whether a document without images is not an error.
+    pub allow_empty: bool,
     /// The value of a variable of the environment.
     pub env: &'o dyn Fn(&str) -> Option<String>,
     /// The content of a file.
@@ -87,7 +89,7 @@ fn is_tree(text: &str) -> bool {
 pub struct ImageSet {
     /// The format that was recognised.
     pub format: Format,
-    /// At least one entry, in the order of the document.
+    /// In the order of the document; at least one, unless the options allow an empty document.
     pub entries: Vec<Entry>,
     /// Options for the hosts that the document names.
     pub hosts: Vec<HostOptions>,

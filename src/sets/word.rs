@@ -43,15 +43,9 @@ pub(super) fn split_pattern(word: &str) -> Option<(&str, &str)> {
     (!repository.is_empty() && !regex.is_empty() && !regex.contains('/') && !is_scheme).then_some((repository, regex))
 }
 
-/// Whether a reference has a tag or a digest.
+/// Whether a reference to a repository has a tag or a digest. A host with a port is not one.
 pub(super) fn has_tag(reference: &str) -> bool {
-    let last = reference.rsplit('/').next().unwrap_or_default();
-    last.contains('@') || last.contains(':') && reference.contains('/') || is_short_tagged(reference)
-}
-
-/// `app:1`, but not `registry.lan:5000`, which is not a repository either.
-fn is_short_tagged(reference: &str) -> bool {
-    !reference.contains('/') && reference.contains(':')
+    reference.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub struct Profile {
     pub reports_synthesised: bool,
     /// Each blob costs a network round trip. The copy then reads several ahead for a sink that takes one at a time.
     pub is_remote: bool,
+    /// A thread of the store reads an open blob ahead, in bounded memory. The copy then needs no thread for it.
+    pub reads_ahead: bool,
     /// The best number of blobs to read at the same time; advice.
     pub parallel_reads: usize,
     /// The error message for a store without any image: its name, and what was found in it.
@@ -30,6 +32,7 @@ impl Default for Profile {
             is_sparse: false,
             reports_synthesised: false,
             is_remote: false,
+            reads_ahead: false,
             parallel_reads: 4,
             empty_message: "the source holds no image".to_owned(),
             downloads: |_| false,

@@ -191,3 +191,18 @@ fn tokens_of_two_repositories_are_fetched_at_the_same_time() {
         }
     });
 }
+
+#[test]
+fn a_blob_goes_from_a_host_to_itself_with_one_request_at_a_time() {
+    let double = Double::start();
+    let image = double.image("a", "1", &[&noise(4, 3 << 20)]);
+    // Each refusal halves the window of 32.
+    double.faults().no_mount = true;
+    double.faults().stumbles = vec![Stumble::new("HEAD", "/a/manifests/", 503, 5)];
+    let registry = reach(&double.host(), access());
+    registry.repository("a").resolve_tag("1").unwrap().unwrap();
+    // The upload's body is a download from the same host, which is requested again during the upload.
+    double.faults().cut = Some((2 << 20, 1));
+    send(registry.repository("a"), &registry.sink("b"), "1").unwrap();
+    assert_eq!(double.tag("b", "1"), Some(image.digest()));
+}

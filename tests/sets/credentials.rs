@@ -8,6 +8,7 @@ use imgmv::{Error, Kind, Result};
 fn with_templates(text: &str) -> Result<ImageSet> {
     let options = ReadOptions {
         allow_templates: true,
+        allow_empty: false,
         env: &|name| (name == "HUB_USER").then(|| "me".to_owned()),
         file: &|path| match path {
             "/run/secrets/hub" => Ok("s3cret\n".to_owned()),

@@ -19,6 +19,10 @@ const WRONG: &[(&str, &str)] = &[
     ("kind: Pod\nspec: {}\n", "the document (line 1): the format is unknown; expected a list of images"),
     ("services: {web: {image: a}}\n", "the format is unknown"),
     ("images: []\n", "the imgmv file lists no images"),
+    ("images:\n", "the imgmv file lists no images"),
+    ("defaults: {to: a/}\nimages:\n", "the imgmv file lists no images"),
+    ("version: 1\ncreds: []\nsync:\n", "the regsync file lists no images"),
+    ("tasks:\n", "the dregsy file lists no images"),
     ("images:\n- from: [a]\n", "images[0].from (line 2): expected a text, found a list"),
     ("images:\n- to: a\n", "images[0] (line 2): from is missing; add it"),
     ("images:\n- [a]\n", "images[0] (line 2): expected a map, found a list"),
@@ -55,6 +59,7 @@ const WRONG: &[(&str, &str)] = &[
     ("a/b:1,.x: c/d\n", "\".x\" is not a tag or a digest"),
     ("registry.lan:\n  images: {a: tag}\n", "\"registry.lan\".images.a (line 2): expected a list, found a text"),
     ("registry.lan:\n  images: {a: []}\n  tls-verify: 2\n", "expected true or false"),
+    ("images: [{<<: text, from: a}]\n", "images[0].\"<<\" (line 1): expected a map or a list of maps, found a text"),
     ("mappings: [{from: a, source: x}]\n", "mappings[0] (line 1): the registry \"x\" is not in registries"),
 ];
 

@@ -12,7 +12,7 @@ type Case = (&'static str, fn() -> Vec<u8>, Option<usize>);
 
 const CASES: &[Case] = &[
     ("comments", || filled("# a line that is only a comment\n", "alpine\n"), Some(1)),
-    ("list", || lines(50_000, |nth| format!("registry.example.com/team-{nth}/{}:1\n", "a".repeat(280))), Some(50_000)),
+    ("list", || lines(50_000, |nth| format!("registry.example.com/team-{nth}/{}:1\n", "a".repeat(250))), Some(50_000)),
     ("list_of_more", || filled("alpine\n", ""), None),
     ("one_line", || vec![b'a'; MAX_DOCUMENT_BYTES], None),
     (
@@ -34,6 +34,16 @@ const CASES: &[Case] = &[
         Some(50_000),
     ),
     ("many_tags", || with("quay.io:\n  images:\n    app:\n", 500_000, |nth| format!("    - v{nth}\n")), None),
+    (
+        "large_patterns",
+        || with("images:\n", 500, |nth| format!("- {{from: a, tags: {{regex: '([acegi]{{900}}){{3}}{nth}'}}}}\n")),
+        None,
+    ),
+    (
+        "long_patterns",
+        || with("images:\n", 500, |nth| format!("- {{from: a, tags: {{regex: '{}{nth}'}}}}\n", "[acegi]?".repeat(250))),
+        None,
+    ),
     ("many_values", || filled("1,", "images: ["), None),
     ("many_maps", || filled("{},", "images: ["), None),
     ("many_anchors", || filled("&a 1,", "images: ["), None),
@@ -43,7 +53,7 @@ const CASES: &[Case] = &[
     ("aliases_of_a_long_text", || aliases(), None),
     ("open_brackets", || vec![b'['; MAX_DOCUMENT_BYTES], None),
     ("open_braces", || filled("{a: ", ""), None),
-    ("keys_without_values", || filled("? ", ""), None),
+    ("keys_without_values", || filled("? ", "---\n"), None),
     ("unknown_keys", || with("images: [a]\n", 250_000, |nth| format!("k{nth}: [x]\n")), Some(1)),
 ];
 
@@ -80,7 +90,7 @@ fn filtered(nth: usize) -> String {
 }
 
 fn json(count: usize) -> Vec<u8> {
-    let name = "n".repeat(100);
+    let name = "n".repeat(80);
     let mut document = with("{", count, |nth| format!("\"quay.io/{name}/{nth}:1\": \"registry.lan/{name}/{nth}\",\n"));
     document.extend_from_slice(b"\"a/b\": \"c/d\"}");
     document.truncate(document.len() - 15);
@@ -91,7 +101,8 @@ fn json(count: usize) -> Vec<u8> {
 fn aliases() -> Vec<u8> {
     let text = "a".repeat(4000);
     let mut document = format!("x: &x quay.io/{text}\nimages:\n").into_bytes();
-    document.extend_from_slice("- {from: *x, to: *x}\n".repeat(500_000).as_bytes());
+    document.extend_from_slice("- {from: *x, to: *x}\n".repeat(10_000).as_bytes());
+    document.resize(MAX_DOCUMENT_BYTES, b'\n');
     document
 }
 

@@ -80,6 +80,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         check(&bytes);
         let text = String::from_utf8_lossy(&bytes);
+        check(text.as_bytes());
         let _ = (is_document_word(&text), pattern(&text));
     }
 

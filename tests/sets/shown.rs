@@ -11,6 +11,7 @@ pub fn plain(text: &str) -> Result<ImageSet> {
 pub fn no_templates() -> ReadOptions<'static> {
     ReadOptions {
         allow_templates: false,
+        allow_empty: false,
         env: &|_| panic!("no variable may be read"),
         file: &|_| Err(Error::failed("no file may be read")),
     }

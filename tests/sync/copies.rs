@@ -206,3 +206,53 @@ fn a_blob_that_several_images_share_is_read_and_sent_once() {
     let (_, tags) = scene.to.contents("team/app7");
     assert_eq!(tags.get("1").copied(), scene.from.tag("team/app7", "1"));
 }
+
+#[test]
+fn a_layout_that_has_the_images_is_the_same() {
+    let (scene, list) = three();
+    let layout = format!("oci:{}", scene.at("mirror"));
+    assert!(scene.synced(&[&list, &layout]).stderr.contains("3 new, 0 changed, 0 same"));
+    scene.image("team/app", "1", 99);
+    let again = scene.synced(&[&list, &layout]);
+    assert!(again.stderr.contains("0 new, 1 changed, 2 same"), "{}", again.stderr);
+}
+
+#[test]
+fn one_name_for_two_platforms_is_refused() {
+    let (scene, _) = three();
+    let list =
+        scene.write("images.txt", "--platform=linux/amd64 FROM/team/app:1\n--platform=linux/arm64 FROM/team/app:1\n");
+    let output = scene.sync(&[&list, "TO/"]);
+    assert_eq!(output.status.code(), Some(2), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("images.txt: line 2: ") && output.stderr.contains("other platforms"),
+        "{}",
+        output.stderr
+    );
+}
+
+#[test]
+fn two_spellings_of_a_layout_are_one_place() {
+    let (scene, _) = three();
+    fs::create_dir(scene.at("mirror")).unwrap();
+    let (one, other) = (scene.at("mirror"), scene.at("./mirror"));
+    let document = format!(
+        "images:\n- {{from: 'FROM/team/app@{}', to: 'oci:{one}'}}\n- {{from: FROM/team/app:1, to: 'oci:{other}'}}\n\
+         - {{from: FROM/team/app:1, to: 'oci:{one}'}}\n",
+        scene.from.tag("team/app", "1").unwrap()
+    );
+    let document = scene.write("set.yml", &document);
+    let output = scene.synced(&[&document]);
+    assert!(output.stderr.contains("2 new, 0 changed, 0 same"), "{}", output.stderr);
+}
+
+#[test]
+fn an_image_that_two_entries_have_is_copied_once() {
+    let (scene, _) = three();
+    let document =
+        "images:\n- {from: FROM/team/app:1, to: TO/x:1}\n- {from: FROM/team/app:1, to: ['TO/x:1', 'TO/y:1']}\n";
+    let document = scene.write("set.yml", document);
+    let output = scene.synced(&[&document]);
+    assert_eq!(output.stdout.lines().count(), 2, "{}", output.stdout);
+    assert_eq!(scene.to.count("PUT", "/x/manifests/1"), 1);
+}

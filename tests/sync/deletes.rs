@@ -83,11 +83,14 @@ fn one_repository_above_the_maximum_protects_all_repositories() {
     assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0));
 }
 
+/// Breaks the source.
+type Break = Box<dyn Fn(&Scene)>;
+
 /// Each source breaks in another way; none leads to a deletion.
 #[test]
 fn a_broken_source_deletes_nothing() {
     let listing = "/v2/app/tags/list";
-    let broken: [(&str, Box<dyn Fn(&Scene)>); 7] = [
+    let broken: [(&str, Break); 7] = [
         ("forbidden", Box::new(move |scene| scene.from.faults().stumbles.push(Stumble::new("GET", listing, 403, 99)))),
         (
             "unavailable",
@@ -173,9 +176,8 @@ fn a_layout_loses_the_names_that_are_gone() {
     let document = scene.write("set.yml", "images:\n- {from: FROM/app, tags: {regex: ^1}}\n");
     scene.synced(&[&document, &layout, "--delete", "--yes"]);
     let host = scene.from.host();
-    let names = imgmv(&["list", &layout], None).stdout;
-    // The order is that of the copies.
-    let mut names: Vec<&str> = names.lines().collect();
+    let listed = imgmv(&["list", &layout], None).stdout;
+    let mut names: Vec<&str> = listed.lines().collect();
     names.sort_unstable();
     assert_eq!(names, [format!("{host}/app:1.0"), format!("{host}/app:1.1")]);
 }
@@ -187,5 +189,38 @@ fn other_destinations_are_refused_before_anything_moves() {
         let output = scene.sync(&[ALL, to, "--delete", "--yes"]);
         assert_eq!(output.status.code(), Some(2), "{to}: {}", output.stderr);
         assert!(output.stderr.contains("--delete"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn an_image_that_is_not_copied_deletes_nothing() {
+    for (how, stumble) in
+        [("missing", None), ("unavailable", Some(Stumble::new("HEAD", "/v2/app/manifests/2.0", 503, 99)))]
+    {
+        let scene = scene(&["0.9"]);
+        match stumble {
+            Some(stumble) => scene.from.faults().stumbles.push(stumble),
+            None => scene.from.forget("app"),
+        }
+        let words =
+            ["FROM/app:2.0", "TO/app", "--delete", "--yes", "--delete-max", "100%", "--retry", "0", "--no-referrers"];
+        let output = scene.sync(&words);
+        assert!(!output.status.success() && output.stderr.contains("was not copied"), "{how}: {}", output.stderr);
+        assert_eq!((tags(&scene).len(), scene.to.count("DELETE", "")), (4, 0), "{how}: {}", output.stderr);
+    }
+}
+
+#[test]
+fn a_dry_run_lists_a_plan_above_the_maximum() {
+    let scene = scene(&["0.7", "0.8", "0.9"]);
+    let plan = scene.sync(&[ALL, "TO/app", "--delete", "--dry-run"]);
+    assert_eq!(plan.status.code(), Some(1), "{}", plan.stderr);
+    assert_eq!(plan.stdout.lines().filter(|line| line.starts_with("gone ")).count(), 3, "{}", plan.stdout);
+    for (option, listed) in [("--dry-run", 3), ("--yes", 0)] {
+        let output = scene.sync(&[ALL, "TO/app", "--delete", option, "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(answer["deleted"].as_array().map(Vec::len), Some(listed), "{answer}");
+        let error = &answer["errors"][0];
+        assert!(error["to"].is_null() && error["message"].as_str().unwrap().contains("--delete-max"), "{answer}");
     }
 }

@@ -45,3 +45,15 @@ fn an_image_that_is_not_locked_fails() {
     assert_eq!(output.status.code(), Some(9), "{}", output.stderr);
     assert!(output.stderr.contains("app:2 is not in the lock file"), "{}", output.stderr);
 }
+
+#[test]
+fn a_lock_file_leads_to_no_deletion() {
+    let scene = Scene::new();
+    scene.image("app", "1", 11);
+    let list = scene.write("images.txt", "FROM/app:1\n");
+    scene.synced(&[&list, "TO/", "--lock-file", &scene.at("images.txt.lock")]);
+    scene.to.image("app", "0", &[b"gone"]);
+    let output = scene.sync(&[&list, "TO/", "--locked", "--delete", "--yes"]);
+    assert_eq!(output.status.code(), Some(2), "{}", output.stderr);
+    assert!(scene.to.tag("app", "0").is_some());
+}

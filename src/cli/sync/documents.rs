@@ -18,6 +18,8 @@ pub struct DocumentOptions {
     pub allow_templates: bool,
     /// `--strict`
     pub strict: bool,
+    /// `--allow-empty`
+    pub allow_empty: bool,
 }
 
 /// The images of one word of the command line, and the file if it is one.
@@ -51,6 +53,7 @@ pub fn read(word: &str, options: DocumentOptions, run: &CliRun) -> Result<SyncSe
     };
     let lookup = ReadOptions {
         allow_templates: options.allow_templates,
+        allow_empty: options.allow_empty,
         env: &|name| std::env::var(name).ok(),
         file: &secret_file,
     };

@@ -35,6 +35,8 @@ pub enum EntrySource {
 pub struct Target {
     /// As the user wrote it.
     pub word: Box<str>,
+    /// The same for every spelling of one place, where that is known.
+    pub place: Box<str>,
     pub kind: TargetKind,
 }
 
@@ -160,7 +162,8 @@ impl Target {
             (None, None) if address.profile().keeps_images => TargetKind::Directory,
             (None, None) => TargetKind::Once,
         };
-        Ok(Target { word: word.into(), kind })
+        let place = address.identity().map_or_else(|| word.into(), String::into_boxed_str);
+        Ok(Target { word: word.into(), place, kind })
     }
 
     /// The address to open for an image with the name `name` at this destination.
@@ -207,7 +210,7 @@ fn with_host(image: &Reference) -> Reference {
 /// # Errors
 /// - `Usage`: as [`SyncEntry::parse`], or no entry uses `defaults`.
 pub fn parse_all(entries: Vec<Entry>, defaults: &[Box<str>]) -> Result<Vec<SyncEntry>> {
-    if let ([first, ..], true) = (defaults, entries.iter().all(|entry| !entry.to.is_empty())) {
+    if let ([first, ..], true) = (defaults, !entries.is_empty() && entries.iter().all(|entry| !entry.to.is_empty())) {
         return Err(Error::usage(format!("{first} is not used: every entry has its own destination; remove DST")));
     }
     entries.into_iter().map(|entry| SyncEntry::parse(entry, defaults)).collect()

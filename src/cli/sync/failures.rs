@@ -1,23 +1,37 @@
 //! The list of what failed: a set in imgmv's own YAML form, which the next run reads.
 
-use super::entry::SyncEntry;
+use super::entry::{SyncEntry, TargetKind};
 use super::outcome::Outcome;
-use crate::image::Platform;
+use crate::image::{Digest, Platform};
 use crate::message::on_one_line;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
-/// The text of the list. Each image has the failed destinations, and the error as a comment.
+/// The destinations of an image that failed, and their errors.
+type Failed<'o> = (Vec<&'o str>, Vec<String>);
+
+const HEADER: &str = "# Written by imgmv sync: the images that failed. imgmv sync FILE copies them.\n\
+                      # The file has no credentials and no insecure hosts: give those of SRC as options, or use imgmv login.\n";
+
+/// The text of the list. Each image has the failed destinations, and the error as a comment. An archive is written again
+/// completely, so the list has all of its images if one failed.
 pub fn text(outcomes: &[Outcome], entries: &[SyncEntry]) -> String {
-    let mut images: BTreeMap<(usize, &str), (Vec<&str>, Vec<String>)> = BTreeMap::new();
+    let incomplete: HashSet<&str> = outcomes
+        .iter()
+        .filter(|outcome| outcome.result.is_err() && is_written_once(outcome, entries))
+        .map(|outcome| &*outcome.to)
+        .collect();
+    let mut images: BTreeMap<(usize, &str), Failed<'_>> = BTreeMap::new();
     for outcome in outcomes {
-        let Err(error) = &outcome.result else { continue };
+        if outcome.result.is_ok() && !incomplete.contains(&*outcome.to) {
+            continue;
+        }
         let (to, errors) = images.entry((outcome.entry, &outcome.from)).or_default();
-        to.push(&outcome.to);
-        errors.push(on_one_line(&error.to_string()));
+        to.push(destination(&outcome.to));
+        errors.extend(outcome.result.as_ref().err().map(|error| on_one_line(&error.to_string())));
     }
-    let mut text = String::from("# Written by imgmv sync: the images that failed. imgmv sync FILE copies them.\n");
+    let mut text = String::from(HEADER);
     if images.is_empty() {
         text.push_str("# No image failed.\n");
     } else {
@@ -31,6 +45,19 @@ pub fn text(outcomes: &[Outcome], entries: &[SyncEntry]) -> String {
         let _ = writeln!(text, "  - {}", Value::Object(image(from, &to, &entries[at])));
     }
     text
+}
+
+fn is_written_once(outcome: &Outcome, entries: &[SyncEntry]) -> bool {
+    let targets = entries.get(outcome.entry).into_iter().flat_map(|entry| &entry.targets);
+    targets.into_iter().any(|target| matches!(target.kind, TargetKind::Once) && *target.word == *outcome.to)
+}
+
+/// The destination of an image without a tag is its repository: a destination has no digest.
+fn destination(name: &str) -> &str {
+    match name.rsplit_once('@') {
+        Some((repository, digest)) if digest.parse::<Digest>().is_ok() => repository,
+        _ => name,
+    }
 }
 
 fn image(from: &str, to: &[&str], entry: &SyncEntry) -> Map<String, Value> {

@@ -3,15 +3,16 @@
 
 use super::entry::{EntrySource, SyncEntry, Target, TargetKind};
 use super::listing::Found;
+use super::outcome::Outcome;
 use super::report::DeletedTag;
 use crate::cli::ask;
 use crate::cli::context::CliRun;
 use crate::cli::open::deletable_names;
+use crate::cli::output::terminal::line;
 use crate::cli::verbs::sync::SyncOptions;
 use crate::image::{Digest, Name, Reference};
-use crate::message::counted;
+use crate::message::{counted, on_one_line};
 use crate::parallel;
-use crate::progress::Watch;
 use crate::sync::deletion::{
     ApprovedPlan, DeletionLimit, DeletionPlan, RepositoryPlan, Scope, SourceTags, WantedNames, list,
 };
@@ -47,6 +48,8 @@ pub struct Gone {
     pub tags: Vec<DeletedTag>,
     /// The errors, each with its repository.
     pub errors: Vec<(String, Error)>,
+    /// Why nothing may be deleted in the whole run.
+    pub refused: Option<Error>,
 }
 
 impl Destinations {
@@ -114,11 +117,20 @@ impl Destinations {
         Ok(place)
     }
 
+    /// Notes the images that were not copied: nothing is deleted then.
+    pub fn add_failures(&mut self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            if let Err(error) = &outcome.result {
+                self.scope.add_failed(&outcome.from, error);
+            }
+        }
+    }
+
     /// Deletes what is gone; in a dry run the answer is the plan. `known` has the digests of names that the run wrote.
+    /// A plan that is not allowed, or not confirmed by the user, is refused: nothing is deleted.
     ///
     /// # Errors
-    /// - `Failed`: the plan is not allowed, or the user does not agree. Nothing was deleted.
-    /// - `Usage`: without a terminal and without `yes`.
+    /// - `Interrupted`.
     pub fn delete(
         &self,
         gone: GoneOptions,
@@ -145,19 +157,20 @@ impl Destinations {
         let plan = DeletionPlan::new(&self.scope, planned, Some(gone.limit));
         result.tags = plan.repositories().iter().flat_map(tags_of).collect();
         let count = result.tags.iter().filter(|tag| tag.spared.is_none()).count();
-        let approved = plan.approve()?;
-        if count == 0 || options.copying.transfer.dry_run {
-            return Ok(result);
-        }
-        run.screen.clear();
-        if !gone.yes {
-            let going = result.tags.iter().filter(|tag| tag.spared.is_none());
-            going.for_each(|tag| run.screen.say(&format!("to delete: {}", tag.name)));
-            if !ask::confirm(&format!("delete {}", counted(count, "tag")))? {
-                return Err(Error::failed("no tag was deleted: the answer was not yes"));
+        let dry_run = options.copying.transfer.dry_run;
+        let confirmed = |approved| match count == 0 || dry_run || gone.yes {
+            true => Ok(approved),
+            false => confirm(&result, count, run).map(|()| approved),
+        };
+        match plan.approve().and_then(confirmed) {
+            Ok(_) if count == 0 || dry_run => {}
+            Ok(approved) => self.carry_out(&approved, &mut result, options, run)?,
+            Err(error) => {
+                result.refused = Some(error);
+                // The list of a dry run is the plan, also if it is not allowed.
+                result.tags.retain(|tag| dry_run || tag.spared.is_some());
             }
         }
-        self.carry_out(&approved, &mut result, options, run)?;
         Ok(result)
     }
 
@@ -213,6 +226,18 @@ impl Destinations {
             result.errors.extend(report.error.map(|error| (repository.clone(), error)));
         }
         run.cancel.check()
+    }
+}
+
+/// Asks the user. The tags are named also with `--quiet`, since the question is about them.
+fn confirm(gone: &Gone, count: usize, run: &CliRun) -> Result<()> {
+    run.screen.clear();
+    for tag in gone.tags.iter().filter(|tag| tag.spared.is_none()) {
+        line(&format!("to delete: {}", on_one_line(&tag.name)));
+    }
+    match ask::confirm(&format!("delete {}", counted(count, "tag")))? {
+        true => Ok(()),
+        false => Err(Error::failed("no tag was deleted: the answer was not yes")),
     }
 }
 

@@ -13,13 +13,15 @@ use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 
 /// One image, or all images of a source that is not a repository.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Job<'e> {
     /// The index of the entry in the set.
     pub at: usize,
     pub entry: &'e SyncEntry,
     /// The tag or digest in the entry's repository; none: the whole source.
     pub image: Option<&'e ListedTag>,
+    /// The indexes of the destinations that an earlier entry has with the same image and name.
+    pub written: Box<[usize]>,
 }
 
 impl<'e> Job<'e> {
@@ -75,7 +77,10 @@ impl<'e> Job<'e> {
 
     /// The destinations that are written image by image.
     pub fn targets(&self) -> impl Iterator<Item = &'e Target> {
-        self.entry.targets.iter().filter(|target| !matches!(target.kind, TargetKind::Once))
+        let targets = self.entry.targets.iter().enumerate();
+        targets
+            .filter(|(at, target)| !matches!(target.kind, TargetKind::Once) && !self.written.contains(at))
+            .map(|(_, target)| target)
     }
 }
 
@@ -112,42 +117,38 @@ impl<'e> Jobs<'e> {
             Found::Whole => vec![None],
         };
         for image in images {
-            let job = Job { at, entry, image };
-            let mut is_new = false;
-            for target in &entry.targets {
-                let is_first = self.names.take(&job, target, keep_host)?;
-                is_new |= is_first;
-                if let (TargetKind::Once, true) = (&target.kind, is_first) {
-                    self.add_together(target, job)?;
+            let job = Job { at, entry, image, written: Box::default() };
+            let mut written = Vec::new();
+            for (nth, target) in entry.targets.iter().enumerate() {
+                if !self.names.take(&job, target, keep_host)? {
+                    written.push(nth);
+                } else if let TargetKind::Once = target.kind {
+                    self.add_together(target, job.clone());
                 }
             }
-            if is_new && job.targets().next().is_some() {
+            let job = Job { written: written.into(), ..job };
+            if job.targets().next().is_some() {
                 self.each.push(job);
             }
         }
         Ok(())
     }
 
-    fn add_together(&mut self, target: &'e Target, job: Job<'e>) -> Result<()> {
-        let identity = |target: &Target| Ok::<_, Error>(target.address(None)?.identity());
-        let wanted = identity(target)?;
-        for together in &mut self.together {
-            if together.target.word == target.word || wanted.is_some() && identity(together.target)? == wanted {
-                together.jobs.push(job);
-                return Ok(());
-            }
+    fn add_together(&mut self, target: &'e Target, job: Job<'e>) {
+        match self.together.iter_mut().find(|together| together.target.place == target.place) {
+            Some(together) => together.jobs.push(job),
+            None => self.together.push(Together { target, jobs: vec![job] }),
         }
-        self.together.push(Together { target, jobs: vec![job] });
-        Ok(())
     }
 }
 
 impl Names {
-    /// Whether the name of `job` at `target` is new. The same image under the same name is copied once.
+    /// Whether the name of `job` at `target` is new. The same image and platforms under the same name are copied once.
     fn take(&mut self, job: &Job<'_>, target: &Target, keep_host: bool) -> Result<bool> {
         let Some(name) = job.name_at(target, keep_host)? else { return Ok(true) };
-        let place = if let TargetKind::Directory | TargetKind::Once = target.kind { &*target.word } else { "" };
-        let (to, from) = (self.hasher.hash_one((place, &name)), self.hasher.hash_one(job.reference()?));
+        let place = if let TargetKind::Directory | TargetKind::Once = target.kind { &*target.place } else { "" };
+        let platforms: Vec<String> = job.entry.platforms.iter().map(ToString::to_string).collect();
+        let (to, from) = (self.hasher.hash_one((place, &name)), self.hasher.hash_one((job.reference()?, platforms)));
         match self.sources.entry(to) {
             Slot::Vacant(slot) => {
                 slot.insert(from);
@@ -155,8 +156,8 @@ impl Names {
             }
             Slot::Occupied(before) if *before.get() == from => Ok(false),
             Slot::Occupied(_) => Err(Error::usage(format!(
-                "{}: {} would get the name {name}, which another image of the set has; change one destination, or \
-                 add --keep-host",
+                "{}: {} would get the name {name}, which an earlier entry gives to another image or to other platforms; \
+                 change one destination, or add --keep-host",
                 job.entry.place,
                 job.from()
             ))),

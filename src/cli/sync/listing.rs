@@ -27,6 +27,9 @@ pub enum Found {
     Whole,
 }
 
+/// The tags that pass one filter.
+type Selected = Result<Vec<Box<str>>>;
+
 /// A repository, and the entries (by index) that filter its tags.
 type Filtering<'e> = (&'e Reference, Vec<(usize, &'e TagFilter)>);
 
@@ -55,7 +58,7 @@ pub fn find(
             list => Ok(list),
         }
     })?;
-    let mut filtered: BTreeMap<usize, Result<(Vec<Box<str>>, SourceTags)>> = BTreeMap::new();
+    let mut filtered = BTreeMap::new();
     for ((repository, filters), list) in repositories.iter().zip(lists) {
         match list {
             Ok((list, tags)) => {
@@ -104,7 +107,7 @@ fn list(
     lock: Option<&LockFile>,
     options: &SyncOptions,
     run: &CliRun,
-) -> Result<(TagList, Vec<Result<Vec<Box<str>>>>)> {
+) -> Result<(TagList, Vec<Selected>)> {
     let mut selections: Vec<TagSelection<'_>> = filters.iter().map(|(_, filter)| filter.start()).collect();
     let mut listed = 0;
     let mut add = |tag: &str| {

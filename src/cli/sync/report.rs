@@ -72,7 +72,8 @@ struct ImageEntry<'a> {
 struct ErrorEntry<'a> {
     /// Null for a deletion.
     from: Option<&'a str>,
-    to: &'a str,
+    /// Null if no repository may lose a tag.
+    to: Option<&'a str>,
     kind: &'static str,
     message: String,
 }
@@ -208,13 +209,19 @@ impl SyncReport<'_> {
         });
         let errors = self.errors().map(|(outcome, error)| ErrorEntry {
             from: Some(&outcome.from),
-            to: &outcome.to,
+            to: Some(&outcome.to),
             kind: kind_word(error.kind()),
             message: error.to_string(),
         });
         let deletions = self.gone.errors.iter().map(|(repository, error)| ErrorEntry {
             from: None,
-            to: repository,
+            to: Some(repository),
+            kind: kind_word(error.kind()),
+            message: error.to_string(),
+        });
+        let refused = self.gone.refused.iter().map(|error| ErrorEntry {
+            from: None,
+            to: None,
             kind: kind_word(error.kind()),
             message: error.to_string(),
         });
@@ -231,7 +238,7 @@ impl SyncReport<'_> {
             hub_pulls: self.dry_run.then(|| self.hub_pulls()),
             retries,
             seconds: seconds(self.duration),
-            errors: errors.chain(deletions).collect(),
+            errors: errors.chain(deletions).chain(refused).collect(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub fn copy(transfer: &Transfer<'_>, together: &Together<'_>, run: &CliRun) -> V
     let (mut ready, mut outcomes) = (Vec::new(), Vec::new());
     let several = together.jobs.len() > 1;
     for job in &together.jobs {
-        match open_job(transfer, *job, target, several, run) {
+        match open_job(transfer, job.clone(), target, several, run) {
             Ok(open) => ready.push(open),
             Err(error) => outcomes.push(outcome(job, Err(error))),
         }
@@ -77,16 +77,16 @@ fn open_job<'e>(
         (naming, _) => naming,
     };
     let names = if let Naming::Names(names) = &naming { names.clone() } else { Vec::new() };
-    check_exists(&opened)?;
+    check_exists(&opened, &job)?;
     Ok(Ready { job, names, source: opened.job(Options { naming, ..options }) })
 }
 
 /// Fails with `NotFound` if the source does not have the image, so that the others are copied.
-fn check_exists(opened: &Opened) -> Result<()> {
+fn check_exists(opened: &Opened, job: &Job<'_>) -> Result<()> {
     let Some(Ok(store)) = opened.source.again().map(Source::into_store) else { return Ok(()) };
     for selector in &opened.selectors {
         if store.resolve(selector)?.is_none() {
-            return Err(Error::new(Kind::NotFound, format!("{selector} does not exist at the source")));
+            return Err(Error::new(Kind::NotFound, format!("{} does not exist", job.from())));
         }
     }
     Ok(())

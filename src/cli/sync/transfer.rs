@@ -1,6 +1,6 @@
 //! The copy of one image to its destinations. Its source is read once, whatever their number.
 
-use super::entry::Target;
+use super::entry::{Target, TargetKind};
 use super::jobs::Job;
 use super::lock::LockFile;
 use super::outcome::{Done, Outcome, State};
@@ -113,6 +113,10 @@ impl Transfer<'_> {
         let sink = open::sink(&*address, &self.options.into, &self.options.network, &written, run)?;
         let stored = Name::from(&name);
         let before = published(&*sink, &stored)?;
+        let named = match (before, &target.kind) {
+            (None, TargetKind::Directory) => sink.tagged(&stored)?.map(|manifest| manifest.digest()),
+            _ => before,
+        };
         let options = self.copy_options(job);
         if is_comparable(&options)
             && let Some(found) = self.unchanged(&opened, &*sink, &stored, before)?
@@ -122,7 +126,7 @@ impl Transfer<'_> {
         let options = Options { selectors: opened.selectors, naming: Naming::Names(vec![stored]), ..options };
         let dry_run = options.dry_run;
         let report = copy_options::copy_all(vec![(opened.source, options)], &*sink, run)?;
-        let states = report.images.iter().map(|image| State::of(before, image.digest)).collect();
+        let states = report.images.iter().map(|image| State::of(named, image.digest)).collect();
         let reference = job.reference()?;
         let hub = reference.is_some_and(|reference| reference.host == DEFAULT_REGISTRY) && dry_run;
         let hub_pulls = if hub { report.images.iter().map(manifests).sum() } else { 0 };

@@ -20,7 +20,7 @@ use crate::image::{Digest, Name};
 use crate::sets::{Entry, Tags};
 use crate::sync::deletion::DeletionLimit;
 use crate::transfer::TransferSlots;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use std::collections::HashMap;
@@ -76,7 +76,7 @@ pub struct SetOptions {
     #[arg(long, value_name = "FILE", env = "IMGMV_FAILED_FILE")]
     failed_file: Option<PathBuf>,
     /// Delete tags at DST that no entry has any more, in the repositories and layouts of the set. Only tags are deleted,
-    /// never manifests. Nothing is deleted if the tags of a source could not be listed
+    /// never manifests. Nothing is deleted if the tags of a source could not be listed, or an image could not be copied
     #[arg(long, env = "IMGMV_DELETE", value_parser = FalseyValueParser::new())]
     delete: bool,
     /// With --delete, maximum part or number of the tags of a repository to delete; a larger plan deletes nothing. One tag
@@ -135,23 +135,30 @@ regex or glob, not, semver, latest; with adds tags that are not filtered."#;
 impl SyncVerb {
     pub fn run(mut self, run: &CliRun) -> Result<()> {
         let started = Instant::now();
+        if self.set.delete && self.set.locked {
+            return Err(Error::usage(
+                "--delete with --locked: a lock file is not a complete list of tags; delete in a run without --locked",
+            ));
+        }
         self.options.network.jobs = self.options.copying.transfer.jobs;
         self.options.network.fetch_foreign = self.options.copying.fetches_foreign();
         self.options.network.to_network = true;
         self.options.network.many_copies = self.set.parallel > 1;
         self.options.network.hub_reserve = self.set.hub_reserve;
-        let documents = DocumentOptions { allow_templates: self.set.allow_templates, strict: self.set.strict };
+        let documents = DocumentOptions {
+            allow_templates: self.set.allow_templates,
+            strict: self.set.strict,
+            allow_empty: self.options.copying.transfer.allow_empty,
+        };
         let mut set = documents::read(&self.src, documents, run)?;
         self.options.network.documented = Arc::new(DocumentHosts::new(std::mem::take(&mut set.hosts)));
         self.limit_to_latest(&mut set.entries)?;
         let lock = self.read_lock(&set)?;
         let defaults: Vec<Box<str>> = self.dst.iter().map(|word| word.as_str().into()).collect();
-        let entries = entry::parse_all(std::mem::take(&mut set.entries), &defaults)?;
-        if entries.is_empty() && !self.options.copying.transfer.allow_empty {
-            return Err(Error::not_found(format!("{} lists no image (--allow-empty accepts that)", self.src)));
-        }
+        let at_file = |error: Error| if set.format.is_some() { error.at(&self.src) } else { error };
+        let entries = entry::parse_all(std::mem::take(&mut set.entries), &defaults).map_err(at_file)?;
         let found = listing::find(&entries, lock.as_ref(), &self.options, run)?;
-        let destinations = match self.set.delete {
+        let mut destinations = match self.set.delete {
             true => Some(Destinations::new(&entries, &found, self.options.keep_host)?),
             false => None,
         };
@@ -159,21 +166,22 @@ impl SyncVerb {
         let mut outcomes = Vec::new();
         for (at, (entry, found)) in entries.iter().zip(&found).enumerate() {
             match found {
-                Ok(found) => jobs.add(at, entry, found, self.options.keep_host)?,
+                Ok(found) => jobs.add(at, entry, found, self.options.keep_host).map_err(at_file)?,
                 Err(error) => outcomes.extend(failed(at, entry, error)),
             }
         }
         let stdout = self.stdout(&entries, run)?;
         outcomes.extend(self.copy_all(&jobs, lock.as_ref(), run));
         run.cancel.check()?;
-        self.write_files(&outcomes, &entries)?;
+        // An error of these files must not hide the answer.
+        let written = self.write_files(&outcomes, &entries);
         let deletion = GoneOptions { limit: self.set.delete_max, yes: self.set.yes };
-        let gone =
-            destinations.map(|destinations| destinations.delete(deletion, &self.known(&outcomes), &self.options, run));
-        let (gone, not_deleted) = match gone.transpose() {
-            Ok(gone) => (gone.unwrap_or_default(), None),
-            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
-            Err(error) => (Gone::default(), Some(error)),
+        let gone = match &mut destinations {
+            Some(destinations) => {
+                destinations.add_failures(&outcomes);
+                destinations.delete(deletion, &self.known(&outcomes), &self.options, run)?
+            }
+            None => Gone::default(),
         };
         let report = SyncReport {
             format: set.format.map(|format| format.to_string()),
@@ -184,14 +192,11 @@ impl SyncVerb {
             duration: started.elapsed(),
         };
         report.print(run, stdout)?;
-        match (report.check(), not_deleted) {
-            (Ok(()), Some(error)) => Err(error),
-            (failed, Some(error)) => {
-                run.screen.error(&error.to_string());
-                failed
-            }
-            (checked, None) => checked,
-        }
+        let checked = report.check();
+        let mut errors = checked.err().into_iter().chain(gone.refused).chain(written.err());
+        let first = errors.next().map_or(Ok(()), Err);
+        errors.for_each(|error| error.to_string().lines().for_each(|line| run.screen.error(line)));
+        first
     }
 
     /// Applies `--latest` to each filter that has no limit.

@@ -71,7 +71,9 @@ pub(crate) fn transfer_all(
 fn read_ahead(run: &CopyRun<'_>, source: BlobSource<'_>, work: &[Work], stop: &AtomicBool) -> Result<()> {
     let store = source.store;
     let open = |blob: &_| blob::open(store, blob, 0);
-    prefetch::each(work, wanted(run, store), &open, stop, &mut |work, bytes| {
+    let (readers, store_reads_ahead) = (wanted(run, store), store.profile().reads_ahead);
+    let blobs = prefetch::Blobs { open: &open, readers, store_reads_ahead };
+    prefetch::each(work, blobs, stop, &mut |work, bytes| {
         let mut bytes = Some(bytes);
         let mut once = |from: u64| match bytes.take() {
             Some(bytes) if from == 0 => Ok(Box::new(bytes) as Box<dyn Read + Send>),

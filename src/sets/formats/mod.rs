@@ -49,11 +49,11 @@ fn recognise(root: Value<'_>) -> Result<Format> {
     if root.is_list() {
         return Err(root.problem("expected a map, found a list; write `images:` above it and indent it"));
     }
-    let of_maps = |key| {
-        let list = root.field(key).filter(|value| value.is_list());
-        list.is_some_and(|list| list.items().is_ok_and(|mut items| items.all(|item| item.is_map())))
+    // A key without a value is an empty list, not an image of image-syncer.
+    let is = |key, holds: fn(Value<'_>) -> bool| {
+        root.fields().is_ok_and(|mut fields| fields.any(|field| field.key == key && holds(field.value)))
     };
-    let is = |key, holds: fn(Value<'_>) -> bool| root.field(key).is_some_and(holds);
+    let of_maps = |key| is(key, |list| list.items().is_ok_and(|mut items| items.all(|item| item.is_map())));
     let api = root.field("apiVersion").and_then(|api| api.text().ok()).unwrap_or_default();
     if api.contains("hauler.") {
         Ok(Format::Hauler)
@@ -63,7 +63,7 @@ fn recognise(root: Value<'_>) -> Result<Format> {
         Ok(Format::Dregsy)
     } else if of_maps("mappings") {
         Ok(Format::Ocync)
-    } else if is("images", |images| images.is_list()) {
+    } else if is("images", |images| images.is_list() || images.is_null()) {
         Ok(Format::Imgmv)
     } else if is("images", |images| images.is_map()) || image_syncer::is_map_of_images(root) {
         Ok(Format::ImageSyncer)

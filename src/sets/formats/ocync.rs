@@ -11,6 +11,9 @@ use super::{platforms, required};
 use crate::error::Result;
 use crate::message::shortened;
 use crate::tag_filter::TagFilter;
+use std::collections::HashMap;
+
+const MAX_REGISTRIES: usize = 1000;
 
 /// The fields of `defaults` and of a mapping.
 #[derive(Clone, Copy, Default)]
@@ -28,11 +31,12 @@ pub(super) fn read(root: Value<'_>, set: &mut SetBuilder<'_>) -> Result<()> {
             set.skip(field);
         }
     }
+    let registries = registries(root)?;
     for field in root.fields()?.filter(|field| !field.value.is_null()) {
         match field.key {
             "mappings" => {
                 for (nth, mapping) in field.value.items()?.enumerate() {
-                    let entry = entry(&format!("mappings[{nth}]"), root, mapping, defaults, set)?;
+                    let entry = entry(&format!("mappings[{nth}]"), &registries, mapping, defaults, set)?;
                     set.add(entry)?;
                 }
             }
@@ -65,7 +69,7 @@ impl<'t> Fields<'t> {
 
 fn entry<'t>(
     place: &str,
-    root: Value<'t>,
+    registries: &HashMap<&str, Value<'t>>,
     mapping: Value<'t>,
     mut fields: Fields<'t>,
     set: &mut SetBuilder<'_>,
@@ -78,7 +82,7 @@ fn entry<'t>(
             _ => set.skip(field),
         }
     }
-    let registry = registry(root, required(fields.source, mapping, "source")?, mapping)?;
+    let registry = url(registries, required(fields.source, mapping, "source")?, mapping)?;
     let from = format!("{}/{}", registry.trim_end_matches('/'), required(from, mapping, "from")?);
     let tags = match fields.tags {
         Some(tags) => selected(tags, set)?,
@@ -88,11 +92,21 @@ fn entry<'t>(
     Ok(Entry { tags, platforms, referrers: fields.referrers, ..Entry::named(place, &from) })
 }
 
+/// The registries by name.
+fn registries(root: Value<'_>) -> Result<HashMap<&str, Value<'_>>> {
+    let Some(registries) = root.field("registries") else { return Ok(HashMap::new()) };
+    let by_name: HashMap<_, _> =
+        registries.fields()?.take(MAX_REGISTRIES + 1).map(|field| (field.key, field.value)).collect();
+    if by_name.len() > MAX_REGISTRIES {
+        return Err(registries.problem(format!("more than {MAX_REGISTRIES} registries; divide the document")));
+    }
+    Ok(by_name)
+}
+
 /// The host of the registry that the document calls `name`.
-fn registry<'t>(root: Value<'t>, name: &str, mapping: Value<'t>) -> Result<&'t str> {
-    let registry = root.field("registries").and_then(|registries| registries.field(name));
-    match registry {
-        Some(registry) => required(registry.field("url"), registry, "url"),
+fn url<'t>(registries: &HashMap<&str, Value<'t>>, name: &str, mapping: Value<'t>) -> Result<&'t str> {
+    match registries.get(name) {
+        Some(registry) => required(registry.field("url"), *registry, "url"),
         None => Err(mapping.problem(format!("the registry {:?} is not in registries; add it there", shortened(name)))),
     }
 }

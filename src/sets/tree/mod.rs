@@ -4,8 +4,8 @@
 //! and values in turn. Lines are counted when a message needs one. An alias is the number of the node that it means, so aliases need no memory: `build` only counts
 //! the size that they would expand to.
 //!
-//! granit-parser, which serde-saphyr reads with, makes the events. serde-saphyr itself gives no tree: it reads `1.10` as a
-//! number where the type is open, and its values have no lines.
+//! granit-parser, which serde-saphyr reads with, makes the events. serde-saphyr itself reads `1.10` as a number where a value
+//! may be a text or a map.
 
 mod build;
 mod value;
@@ -15,7 +15,7 @@ pub(super) use value::{Field, Value};
 use crate::error::{Error, Result};
 
 /// The maximum number of values of a document. 50,000 entries with a filter each have 650,000.
-const MAX_NODES: usize = 1_200_000;
+const MAX_NODES: usize = 800_000;
 /// The maximum depth of nested lists and maps, aliases included.
 const MAX_DEPTH: usize = 64;
 /// The maximum expanded size of aliases, as a multiple of the document.

@@ -8,6 +8,8 @@ use std::fmt;
 
 /// The key of YAML that adds the fields of other maps.
 const MERGE: &str = "<<";
+/// The maximum number of keys of a map with `<<`: its fields are collected.
+const MAX_MERGED_FIELDS: usize = 1000;
 
 /// A value; an alias is the value that it stands for.
 #[derive(Clone, Copy)]
@@ -108,13 +110,31 @@ impl<'t> Value<'t> {
         let own = move || self.pairs().filter(move |(key, _)| !is_merge(key));
         let own = move || own().map(|(key, value)| Field { key: key.raw(), value, at: key });
         let Some((_, merged)) = self.pairs().find(|(key, _)| is_merge(key)) else { return Ok(Box::new(own())) };
-        let mut fields: Vec<Field<'t>> = own().collect();
-        let mut keys: HashSet<&str> = fields.iter().map(|field| field.key).collect();
-        let maps = if merged.is_map() { vec![merged] } else { merged.items()?.collect() };
-        for map in maps {
-            fields.extend(map.fields()?.filter(|field| keys.insert(field.key)));
+        self.merged(own(), merged).map(|fields| Box::new(fields.into_iter()) as _)
+    }
+
+    /// The fields `own` and those of the map or maps `merged`. A field of an earlier map hides the later ones.
+    fn merged(self, own: impl Iterator<Item = Field<'t>>, merged: Value<'t>) -> Result<Vec<Field<'t>>> {
+        if !merged.is_map() && !merged.is_list() {
+            return Err(merged.wrong("a map or a list of maps"));
         }
-        Ok(Box::new(fields.into_iter()))
+        let (mut fields, mut keys) = (Vec::new(), HashSet::new());
+        let mut add = |field: Field<'t>| match keys.insert(field.key) {
+            true if fields.len() == MAX_MERGED_FIELDS => {
+                Err(self.problem(format!("a map with << has more than {MAX_MERGED_FIELDS} keys; divide it")))
+            }
+            true => {
+                fields.push(field);
+                Ok(())
+            }
+            false => Ok(()),
+        };
+        own.into_iter().try_for_each(&mut add)?;
+        let list = merged.children().filter(|_| merged.is_list());
+        for map in merged.is_map().then_some(merged).into_iter().chain(list) {
+            map.fields()?.try_for_each(&mut add)?;
+        }
+        Ok(fields)
     }
 
     /// The value of `key` in a map; `None` also if it is null or `self` is not a map.
@@ -176,7 +196,7 @@ impl<'t> Value<'t> {
             }
             at = child;
         }
-        if place.is_empty() { "the document".to_owned() } else { place }
+        if place.is_empty() { "the document".to_owned() } else { shortened(&place) }
     }
 }
 

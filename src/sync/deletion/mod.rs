@@ -3,8 +3,8 @@
 //! The steps, of which each needs the result of the one before:
 //! 1. [`Scope`]: the names that all entries want in each repository, and how each source was listed.
 //! 2. [`list`] and [`RepositoryPlan`]: the tags at the destination that are deleted, and those that are spared, with the reason.
-//! 3. [`DeletionPlan::approve`]: the checks of the whole run. Nothing is deleted if a source was not listed, or if a
-//!    repository loses more tags than `--delete-max` allows.
+//! 3. [`DeletionPlan::approve`]: the checks of the whole run. Nothing is deleted if a source was not listed, if an
+//!    image was not copied, or if a repository loses more tags than `--delete-max` allows.
 //! 4. [`ApprovedRepository::carry_out`]: each tag is read again just before its deletion, and spared if it moved.
 //!
 //! Only names are deleted, never manifests. A tag that belongs to a manifest (`sha256-HEX`, `sha256-HEX.sig`) is deleted only

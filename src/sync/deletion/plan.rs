@@ -7,6 +7,9 @@ use super::scope::Scope;
 use crate::error::{Error, Kind, Result};
 use crate::message::counted;
 
+/// The maximum number of reasons in one message.
+const MAX_NAMED_PROBLEMS: usize = 8;
+
 /// The deletions of a run, before the checks.
 #[derive(Debug)]
 pub struct DeletionPlan {
@@ -29,7 +32,7 @@ impl DeletionPlan {
     /// Checks the plan of the whole run.
     ///
     /// # Errors
-    /// `Failed`: a source was not listed to the end or has no tags, or a repository would lose more tags than the limit
+    /// `Failed`: a source was not listed to the end or has no tags, an image was not copied, or a repository would lose more tags than the limit
     /// allows. Nothing may be deleted then.
     pub fn approve(self) -> Result<ApprovedPlan> {
         if self.repositories.iter().all(|repository| repository.deletions.is_empty()) {
@@ -38,19 +41,19 @@ impl DeletionPlan {
         if !self.problems.is_empty() {
             return Err(Error::several(
                 Kind::Failed,
-                "--delete: nothing was deleted, since the tags of the sources are not known; run the sync again",
-                &self.problems,
+                "--delete: nothing was deleted, since a source was not read completely; run the sync again",
+                &some_of(self.problems),
             ));
         }
         let above: Vec<String> =
             self.repositories.iter().filter_map(|repository| self.above_limit(repository)).collect();
-        match &above[..] {
-            [] => Ok(ApprovedPlan::of(self.repositories)),
-            above => Err(Error::several(
+        match above.is_empty() {
+            true => Ok(ApprovedPlan::of(self.repositories)),
+            false => Err(Error::several(
                 Kind::Failed,
                 "--delete: nothing was deleted, since a repository would lose too many tags; check the list with --dry-run, \
                  then raise --delete-max",
-                above,
+                &some_of(above),
             )),
         }
     }
@@ -70,6 +73,16 @@ impl DeletionPlan {
             plan.repository
         ))
     }
+}
+
+/// The first of `problems`, and the number of the others.
+fn some_of(mut problems: Vec<String>) -> Vec<String> {
+    let more = problems.len().saturating_sub(MAX_NAMED_PROBLEMS);
+    if more > 0 {
+        problems.truncate(MAX_NAMED_PROBLEMS);
+        problems.push(format!("and {more} more"));
+    }
+    problems
 }
 
 /// Deletions that may be carried out.

@@ -1,30 +1,40 @@
 //! The repositories into which a sync writes, each with the names that all entries together want there.
 
 use super::source_tags::SourceTags;
+use crate::error::Error;
 use crate::image::{Name, is_tag};
 use std::collections::{BTreeMap, HashSet};
 
 /// All destinations of a run. A repository is identified by its canonical spelling.
 #[derive(Debug, Default)]
-pub struct Scope(BTreeMap<Box<str>, WantedNames>);
+pub struct Scope {
+    repositories: BTreeMap<Box<str>, WantedNames>,
+    problems: Vec<String>,
+}
 
 impl Scope {
     /// Adds an entry that writes `names` into `repository`. Entries that write into one repository are united.
     pub fn add(&mut self, repository: &str, names: impl IntoIterator<Item = Name>, source: SourceTags) {
-        let wanted = self.0.entry(repository.into()).or_default();
+        let wanted = self.repositories.entry(repository.into()).or_default();
         names.into_iter().for_each(|name| wanted.insert(name));
         wanted.sources.push(source);
     }
 
+    /// Notes that `image` was not copied, so its tag at the destination may be missing or old.
+    pub fn add_failed(&mut self, image: &str, error: &Error) {
+        self.problems.push(format!("{image} was not copied: {error}"));
+    }
+
     /// The repositories, in alphabetical order.
     pub fn repositories(&self) -> impl Iterator<Item = (&str, &WantedNames)> {
-        self.0.iter().map(|(repository, wanted)| (&**repository, wanted))
+        self.repositories.iter().map(|(repository, wanted)| (&**repository, wanted))
     }
 
     /// The reasons for which nothing may be deleted in the whole run, each once.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> =
-            self.0.iter().flat_map(|(repository, wanted)| wanted.problems(repository)).collect();
+            self.repositories.iter().flat_map(|(repository, wanted)| wanted.problems(repository)).collect();
+        problems.extend(self.problems.iter().cloned());
         problems.sort();
         problems.dedup();
         problems

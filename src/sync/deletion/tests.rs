@@ -1,5 +1,7 @@
 //! Properties of deletions over random repositories, sources and registries.
 
+use super::carry_out::DeletionReport;
+use super::repository::{DestinationTag, SparedReason};
 use super::*;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};

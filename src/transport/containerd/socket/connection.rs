@@ -14,13 +14,17 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::BufReader;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 /// The bytes that containerd may send ahead on one stream: a far line of 30 ms and 250 MB/s is full with it.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-/// The same for all streams together, which bounds the memory of a connection.
+/// The same for all streams together, which bounds the memory of a connection. An unread stream holds its part, so at
+/// most one may wait while another is read.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The bytes that one system call reads: h2 alone reads half a frame of 16 KiB at a time.
+const READ_BYTES: usize = 128 << 10;
 /// The longest headers or trailers.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// The bytes of one stream that wait in the connection to be sent.
@@ -158,6 +162,7 @@ impl Connection {
         socket.set_nonblocking(true).map_err(|e| failed(&e))?;
         let opened = self.wait(async move {
             let socket = tokio::net::UnixStream::from_std(socket).map_err(|e| e.to_string())?;
+            let socket = BufReader::with_capacity(READ_BYTES, socket);
             let mut builder = Builder::new();
             builder
                 .initial_window_size(STREAM_WINDOW_BYTES)

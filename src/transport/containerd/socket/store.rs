@@ -149,6 +149,6 @@ impl Store for SocketStore {
     fn profile(&self) -> Profile {
         let empty_message = self.catalog.empty_message();
         // The socket may be one that ssh -L forwards.
-        Profile { is_sparse: true, is_remote: true, empty_message, ..Profile::default() }
+        Profile { is_sparse: true, is_remote: true, reads_ahead: true, empty_message, ..Profile::default() }
     }
 }

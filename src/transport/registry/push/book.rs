@@ -3,8 +3,8 @@
 //!
 //! A blob counts as stored after its verified bytes were committed, or the registry answered that it has it. An upload is
 //! entered while it lasts; a copy of another image may wait for it. Waiting threads hold no permit of the host's window
-//! and have no upload of their own, so that copies cannot wait for each other. If an upload stalls after its
-//! first bytes, the waiting copy sends the blob itself.
+//! and no reservation, so that copies cannot wait for each other. If an upload stalls after its first bytes, the waiting
+//! copy sends the blob itself.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
