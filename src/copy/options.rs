@@ -4,7 +4,7 @@ use super::convert::Format;
 use super::plan::{Foreign, Naming, PlanOptions, Platforms, Sparse};
 use crate::image::{Coding, ReferrerType};
 use crate::source::Selector;
-use crate::transfer::Budget;
+use crate::transfer::{Budget, TransferSlots};
 
 /// The compression of layers at the destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// The part of memory and threads. A copy that shares them transfers its blobs in the order of the plan.
     pub budget: Budget,
+    /// The transfers that this copy shares with those that run at the same time. None: the budget alone limits them.
+    /// Not for a copy that shares one read of its source.
+    pub slots: Option<TransferSlots>,
     /// Plan only; nothing is transferred.
     pub dry_run: bool,
     /// A source without any image is not an error.
@@ -82,6 +85,7 @@ impl Default for Options {
             format: Format::Keep,
             jobs: None,
             budget: Budget::default(),
+            slots: None,
             dry_run: false,
             allow_empty: false,
         }

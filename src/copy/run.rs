@@ -6,12 +6,13 @@ use super::upload_order::UploadOrder;
 use super::{Compress, Copied, Count, Options, Report, unchanged};
 use crate::cancel::Cancel;
 use crate::compress::layer_cache::LayerCache;
+use crate::error::Result;
 use crate::fanout::Subscriber;
 use crate::image::{Coding, Descriptor, Digest, Image};
 use crate::progress::{Event, Outcome, Watch};
 use crate::sink::{Sink, SinkCapabilities};
 use crate::source::Profile;
-use crate::transfer::{Recompress, TransferContext, Verified};
+use crate::transfer::{Recompress, TransferContext, TransferSlot, TransferSlots, Verified};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -153,6 +154,22 @@ impl<'a> CopyRun<'a> {
         (to != was).then_some(Recompress { was, to, level: self.options.level })
     }
 
+    /// The slots of the run, if other copies run at the same time.
+    fn slots(&self) -> Option<&TransferSlots> {
+        self.options.slots.as_ref().filter(|_| self.options.budget.is_shared() && self.subscriber.is_none())
+    }
+
+    /// Waits for the slot of a transfer, if the copies of the run share them.
+    pub fn wait_for_slot(&self, stop: &AtomicBool) -> Result<Option<TransferSlot>> {
+        self.slots().map(|slots| slots.wait(self.cancel, stop)).transpose()
+    }
+
+    /// The maximum number of blobs that this copy may ask for at the same time.
+    pub fn max_parallel_blobs(&self) -> usize {
+        let budget = self.options.budget;
+        self.slots().map_or_else(|| budget.parallel_blobs(), |slots| slots.parallel_blobs(budget.copies))
+    }
+
     /// The context of the transfer of blob `id`.
     pub fn transfer_context<'f>(&'f self, stop: &'f AtomicBool, id: u64, cores: usize) -> TransferContext<'f> {
         let budget = self.options.budget;
@@ -162,7 +179,7 @@ impl<'a> CopyRun<'a> {
             stop,
             id,
             threads: budget.threads(cores),
-            buffer_bytes: budget.buffer_bytes(),
+            buffer_bytes: self.slots().map_or_else(|| budget.buffer_bytes(), TransferSlots::buffer_bytes),
             replay_bytes: if self.capabilities.needs_replay { budget.replay_bytes() } else { 0 },
         }
     }

@@ -6,6 +6,7 @@ mod pump;
 mod recompress;
 mod recovery;
 pub(crate) mod replay;
+mod slots;
 mod verified;
 mod writer;
 
@@ -22,6 +23,8 @@ pub use budget::Budget;
 pub use incoming::IncomingBlob;
 pub use recompress::{Recompress, measure_recompressed, transfer_recompressed};
 use recovery::LimitedWriter;
+pub(crate) use slots::TransferSlot;
+pub use slots::TransferSlots;
 pub use verified::Verified;
 use verified::check;
 pub(crate) use verified::{longer_than_announced, not_announced};

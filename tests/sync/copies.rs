@@ -55,6 +55,30 @@ fn a_second_run_asks_the_source_once_for_each_tag_and_moves_nothing() {
 }
 
 #[test]
+fn a_new_image_asks_the_destination_once_for_its_tag() {
+    let (scene, list) = three();
+    scene.synced(&[&list, "TO/", "--no-referrers"]);
+    assert_eq!(scene.to.count("HEAD", "/manifests/"), 3);
+}
+
+#[test]
+fn the_images_of_a_repository_share_what_is_known_of_its_referrers() {
+    let scene = Scene::new();
+    scene.from.faults().no_referrers = true;
+    let list: String = (0..5)
+        .map(|tag| {
+            scene.image("team/app", &tag.to_string(), tag);
+            format!("FROM/team/app:{tag}\n")
+        })
+        .collect();
+    let list = scene.write("images.txt", &list);
+    scene.synced(&[&list, "TO/", "--parallel", "1"]);
+    assert_eq!(scene.from.count("GET", "/referrers/"), 1);
+    // The three tags of the first subject; of the others one list tells.
+    assert_eq!((scene.from.count("HEAD", "/manifests/"), scene.from.count("GET", "/tags/list")), (3, 1));
+}
+
+#[test]
 fn a_tag_that_moved_is_changed_and_the_others_are_the_same() {
     let (scene, list) = three();
     scene.synced(&[&list, "TO/"]);

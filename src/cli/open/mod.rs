@@ -44,6 +44,9 @@ pub use sinks::{Written, deletable_names, sink, stdout_for_archive};
 /// The most archives that are compressed for a connection at once by default; each uses 5 MiB of memory.
 const MAX_WIRE_COMPRESSIONS: usize = 6;
 
+/// The buffer of a connection where many copies run at the same time.
+const SMALL_BUFFER_BYTES: usize = 32 << 10;
+
 /// The options of a SRC.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SourceOptions {
@@ -112,6 +115,9 @@ pub struct NetworkOptions {
     /// `--hub-reserve`
     #[arg(skip)]
     pub hub_reserve: Option<u64>,
+    /// Many copies run at the same time: each connection gets smaller buffers.
+    #[arg(skip)]
+    pub many_copies: bool,
     /// Whether a destination is remote: then `--limit-rate` counts bytes there, not at the source.
     #[arg(skip)]
     pub to_network: bool,
@@ -147,7 +153,9 @@ impl NetworkOptions {
         // A limited rate needs only one connection for a blob.
         let most = if limit.is_some() { 1 } else { max_requests };
         let parallel_ranges = access.parallel_ranges.min(most);
-        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, hub_reserve: self.hub_reserve, ..access })
+        let buffer_bytes = if self.many_copies { SMALL_BUFFER_BYTES } else { access.buffer_bytes };
+        let hub_reserve = self.hub_reserve;
+        Ok(Access { parallel_ranges, max_requests, rate_limit: limit, hub_reserve, buffer_bytes, ..access })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::fanout::{FanoutLimits, SharedStore};
 use crate::image::{DEFAULT_REGISTRY, Descriptor, Digest, Name, Reference, media_type};
 use crate::sink::Sink;
 use crate::source::Selector;
+use crate::transfer::TransferSlots;
 use crate::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,8 @@ pub struct Transfer<'a> {
     pub lock: Option<&'a LockFile>,
     /// Images that are copied at the same time.
     pub copies: usize,
+    /// The transfers of the run.
+    pub slots: TransferSlots,
     /// The registries of which only the pulls of `--hub-reserve` are left, each with its error.
     pub reserved: &'a Mutex<BTreeMap<String, Error>>,
 }
@@ -154,6 +157,8 @@ impl Transfer<'_> {
     pub fn copy_options(&self, job: &Job<'_>) -> Options {
         let mut options = self.options.copying.engine_options();
         options.budget.copies = self.copies;
+        // Destinations that share one read of the source wait for one another.
+        options.slots = (job.targets().count() == 1).then(|| self.slots.clone());
         if !job.entry.platforms.is_empty() && matches!(options.platforms, Platforms::Default) {
             options.platforms = Platforms::Only(job.entry.platforms.clone());
         }

@@ -19,6 +19,7 @@ use crate::cli::sync::{failures, together};
 use crate::image::{Digest, Name};
 use crate::sets::{Entry, Tags};
 use crate::sync::deletion::DeletionLimit;
+use crate::transfer::TransferSlots;
 use crate::{Error, Result};
 use clap::Args;
 use clap::builder::FalseyValueParser;
@@ -142,6 +143,7 @@ impl SyncVerb {
         self.options.network.jobs = self.options.copying.transfer.jobs;
         self.options.network.fetch_foreign = self.options.copying.fetches_foreign();
         self.options.network.to_network = true;
+        self.options.network.many_copies = self.set.parallel > 1;
         self.options.network.hub_reserve = self.set.hub_reserve;
         let documents = DocumentOptions {
             allow_templates: self.set.allow_templates,
@@ -236,7 +238,8 @@ impl SyncVerb {
     fn copy_all(&self, jobs: &Jobs<'_>, lock: Option<&LockFile>, run: &CliRun) -> Vec<Outcome> {
         let copies = usize::from(self.set.parallel).min(jobs.each.len()).max(1);
         let reserved = Mutex::default();
-        let transfer = Transfer { options: &self.options, lock, copies, reserved: &reserved };
+        let transfer =
+            Transfer { options: &self.options, lock, copies, slots: TransferSlots::default(), reserved: &reserved };
         let names: Vec<String> = jobs.each.iter().map(Job::from).collect();
         let copied = copy_many::run_all(&names, copies, run, |at, run| transfer.copy(&jobs.each[at], run));
         let mut outcomes = Vec::new();

@@ -146,6 +146,7 @@ fn write(
     writer: Box<dyn BlobWriter + '_>,
     context: &TransferContext<'_>,
 ) -> Result<()> {
+    let _slot = run.wait_for_slot(context.stop)?;
     let claim = Claim::from(&work.blob);
     let verified = match work.recompress {
         None => transfer::transfer(&claim, open, writer, context)?,

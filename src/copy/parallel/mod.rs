@@ -92,5 +92,5 @@ fn wanted(run: &CopyRun<'_>, store: &dyn Store) -> usize {
         Order::Sequential => 1,
     };
     let wanted = store.profile().parallel_reads.max(at_sink);
-    wanted.min(run.options.jobs.unwrap_or(usize::MAX)).min(run.options.budget.parallel_blobs()).max(1)
+    wanted.min(run.options.jobs.unwrap_or(usize::MAX)).min(run.max_parallel_blobs()).max(1)
 }

@@ -29,7 +29,7 @@
 //!
 //! **Several repositories.** A run has one pool of registries (`pool.rs`). The repositories of one host share its client:
 //! connections, tokens, the learned limits, and the book of stored blobs (`push/book.rs`), from which the next
-//! repository mounts a blob. `http/pull_limit.rs` counts pulls where the host names a limit. `http/window.rs` limits the requests to one host, over all its repositories and logins.
+//! repository mounts a blob, and what is known of each repository's referrers (`referrers_memory.rs`). `http/pull_limit.rs` counts pulls where the host names a limit. `http/window.rs` limits the requests to one host, over all its repositories and logins.
 //!
 //! **Uploads** (`push/streamed`) resume at the offset that the registry reports. If a registry has forgotten an upload,
 //! imgmv sends the blob again in chunks, each on its own connection; `http/throttle.rs` remembers the chunk size for
@@ -55,9 +55,11 @@ pub mod mirrors;
 mod options;
 mod pool;
 mod prefix;
+mod published;
 mod pull;
 pub mod push;
 mod referrers;
+mod referrers_memory;
 mod referrers_tag;
 mod sink;
 mod store;

@@ -7,59 +7,21 @@ use super::http::client::RegistryClient;
 use super::pull::manifest;
 use super::pull::manifest::ManifestRef;
 use super::pull::skipped::Skipped;
-use super::pull::tags;
 use super::pull::tags::next_page;
+use super::referrers_memory::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{
-    Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, digest_tags, is_digest_tag, json_tree, media_type,
-    referrers_tag,
+    Descriptor, Digest, MAX_COPIED_REFERRERS, MAX_MANIFEST_BYTES, json_tree, media_type, referrers_tag,
 };
 use crate::source::ReferrerList;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use ureq::http::{Method, header};
 
 const MAX_PAGES: usize = 200;
 /// The maximum number of entries that are read of a list; one more than a copy takes, so that it sees that there are more.
 pub const MAX_REFERRERS: usize = MAX_COPIED_REFERRERS + 1;
-/// The maximum number of pages of a list of tags that is read in place of three requests for each subject.
-const MAX_TAG_PAGES: usize = 3;
-
-/// The digest tags of a repository; `None` if the list cannot be had.
-type ListedTags = Option<HashSet<String>>;
-
-/// The properties of a repository's referrers API and of its tags, so that each is asked for once.
-#[derive(Default)]
-pub struct ReferrersMemory {
-    /// Whether the registry has the referrers API, once it was asked.
-    has_api: OnceLock<bool>,
-    /// The number of subjects whose digest tags were asked for.
-    subjects: AtomicUsize,
-    /// Tags that the repository has, known before its tags were listed.
-    seen_tags: Mutex<HashSet<String>>,
-    /// The digest tags of the repository, once they were listed.
-    digest_tags: Mutex<Option<ListedTags>>,
-}
-
-impl ReferrersMemory {
-    /// Records that the repository has `tag`, so that a list without it is not trusted.
-    pub fn saw_tag(&self, tag: &str) {
-        self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner).insert(tag.to_owned());
-    }
-
-    /// The digest tags among `tags`, a list of all tags. `None` for a list that is not complete: it is empty, or without a
-    /// tag that the repository has. Some registries list only what they cached, or nothing.
-    fn digest_tags_of(&self, tags: Vec<String>) -> ListedTags {
-        let listed: HashSet<String> = tags.into_iter().collect();
-        let seen = self.seen_tags.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_complete = !listed.is_empty() && seen.is_subset(&listed);
-        is_complete.then(|| listed.into_iter().filter(|tag| is_digest_tag(tag)).collect())
-    }
-}
-
 /// Lists the manifests that refer to `subject`, at most [`MAX_REFERRERS`].
 pub fn list(
     client: &RegistryClient,
@@ -67,15 +29,15 @@ pub fn list(
     subject: &Digest,
     memory: &ReferrersMemory,
 ) -> Result<ReferrerList> {
-    if memory.has_api.get() == Some(&false) {
+    if memory.has_api() == Some(false) {
         return by_tag(client, repository, subject);
     }
     if let Some(found) = by_api(client, repository, subject)? {
-        let _ = memory.has_api.set(true);
+        memory.found_api(true);
         return Ok(found);
     }
     let found = by_tag(client, repository, subject)?;
-    let _ = memory.has_api.set(false);
+    memory.found_api(false);
     Ok(found)
 }
 
@@ -128,35 +90,6 @@ fn without_skipped(client: &RegistryClient, what: &str, skipped: &Skipped, list:
 
 fn is_no_api(error: &Error) -> bool {
     error.is_web_page() || matches!(error.kind(), Kind::NotFound | Kind::Failed | Kind::Denied)
-}
-
-/// The tags of [`digest_tags`] for `subject` that the repository may have: all three for the first subject, and from the
-/// second on those of a list of all tags, which costs one request for many subjects, unless that list is not complete.
-pub fn possible_digest_tags(
-    client: &RegistryClient,
-    repository: &str,
-    subject: &Digest,
-    memory: &ReferrersMemory,
-) -> Result<Vec<String>> {
-    let wanted = digest_tags(subject);
-    if memory.subjects.fetch_add(1, Ordering::Relaxed) == 0 {
-        return Ok(wanted.to_vec());
-    }
-    // Locked while the tags are listed, since others wait for the same list.
-    let mut known = memory.digest_tags.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.is_none() {
-        let listed = match tags::list_within(client, repository, MAX_TAG_PAGES) {
-            Ok(None) => None,
-            Ok(Some(tags)) => memory.digest_tags_of(tags),
-            Err(error) if matches!(error.kind(), Kind::Network | Kind::Interrupted) => return Err(error),
-            Err(_) => None,
-        };
-        *known = Some(listed);
-    }
-    Ok(match known.as_ref().and_then(Option::as_ref) {
-        Some(listed) => wanted.into_iter().filter(|tag| listed.contains(tag)).collect(),
-        None => wanted.to_vec(),
-    })
 }
 
 /// The valid descriptors of an index; the other entries go to `skipped`. `None` if `index` is not an index.

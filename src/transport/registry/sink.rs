@@ -2,8 +2,9 @@
 
 use super::auth::token::Scope;
 use super::http::client::RegistryClient;
-use super::http::error_body::refuses_head;
 use super::http::{Call, Payload};
+use super::published;
+use super::published::PublishedNames;
 use super::pull::manifest;
 use super::pull::manifest::ManifestRef;
 use super::push::body_limit;
@@ -13,10 +14,10 @@ use super::push::resume_cache;
 use super::push::streamed::StreamedUpload;
 use super::push::target::{MAX_MONOLITHIC_BYTES, Target};
 use super::referrers;
-use super::referrers::ReferrersMemory;
+use super::referrers_memory::ReferrersMemory;
 use super::referrers_tag::{TagWriter, WrittenTags};
 use crate::error::{Error, Kind, Result};
-use crate::image::{Coding, Descriptor, Digest, Manifest, Name};
+use crate::image::{Coding, Descriptor, Digest, Manifest, Name, is_tag};
 use crate::sink::{Begin, Finish, Missing, Order, Shape, Sink, SinkCapabilities, Upcoming};
 use crate::source::{Claim, Origin, ReferrerList};
 use std::{
@@ -35,7 +36,8 @@ pub struct RepositorySink {
     placement: Placement,
     /// The manifest put last, not sent yet. If it is published next, the one request with its tag stores it too.
     deferred: Mutex<Option<Manifest>>,
-    memory: ReferrersMemory,
+    published: PublishedNames,
+    memory: Arc<ReferrersMemory>,
     /// The referrers that the registry lists for a subject.
     listed: Mutex<HashMap<Digest, HashSet<Digest>>>,
     /// Stored referrers that the registry does not list, by their subject. They get into the referrers tags before the
@@ -47,12 +49,14 @@ pub struct RepositorySink {
 impl RepositorySink {
     pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositorySink {
         let scope = Scope::Push(repository.to_owned());
+        let memory = client.referrers.repository(repository);
         let target = Target { client, repository: repository.to_owned(), scope };
         RepositorySink {
             placement: Placement::new(target.clone()),
             target,
             deferred: Mutex::default(),
-            memory: ReferrersMemory::default(),
+            published: PublishedNames::default(),
+            memory,
             listed: Mutex::default(),
             unlisted: Mutex::default(),
             written_tags: WrittenTags::default(),
@@ -80,6 +84,8 @@ impl RepositorySink {
     /// its subject.
     fn send(&self, manifest: &Manifest, reference: &str) -> Result<bool> {
         let (media_type, digest) = (&*manifest.descriptor.media_type, manifest.digest());
+        self.published.forget(reference);
+        self.published.forget(&digest.to_string());
         let call = Call::new(Method::PUT, self.target.url(&format!("manifests/{reference}"))?)
             .with(header::CONTENT_TYPE, media_type)
             .storing();
@@ -100,6 +106,9 @@ impl RepositorySink {
         target.check_reported_digest(&response, &digest, &what)?;
         let registry_lists_it = response.header("oci-subject").is_some();
         response.drain();
+        if is_tag(reference) {
+            self.memory.saw_tag(reference);
+        }
         Ok(registry_lists_it)
     }
 
@@ -150,22 +159,12 @@ impl Sink for RepositorySink {
         }
     }
 
-    /// Sends one `HEAD`, if the registry supports it. A registry accepts a manifest only after all its blobs and
-    /// children, so an existing manifest is complete.
+    /// Sends one `HEAD`, if the registry supports it; the answer is that of the copy until it writes the name. A registry
+    /// accepts a manifest only after all its blobs and children, so an existing manifest is complete.
     fn published(&self, name: &Name) -> Result<Option<Digest>> {
         let reference = self.reference(name)?;
-        let call = Call::new(Method::HEAD, self.target.url(&format!("manifests/{reference}"))?)
-            .with(header::ACCEPT, &manifest::accepted_types());
-        let what = format!("image {}:{reference}", self.target.repository);
-        let response = self.target.client.send(&call, Payload::Nothing, &self.target.scope, &what)?;
-        if response.status == 404 {
-            return Ok(None);
-        }
-        if refuses_head(response.status) {
-            return Ok(self.fetch(&reference)?.map(|(found, _)| found.digest));
-        }
-        let response = self.target.client.expect(response, &[200], &self.target.scope, &what)?;
-        Ok(response.header("docker-content-digest").and_then(|text| text.parse().ok()))
+        let fetch = || Ok(self.fetch(&reference)?.map(|(found, _)| found.digest));
+        self.published.get_or(&reference, || published::ask(&self.target, &reference, fetch))
     }
 
     fn has_referrer(&self, referrer: &Manifest) -> Result<bool> {

@@ -11,7 +11,7 @@ use super::pull::manifest::ManifestRef;
 use super::pull::ranges;
 use super::pull::tags;
 use super::referrers;
-use super::referrers::ReferrersMemory;
+use super::referrers_memory::ReferrersMemory;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Descriptor, Digest, Manifest, Name, Reference, is_tag, media_type};
 use crate::parallel;
@@ -31,13 +31,14 @@ pub struct RepositoryStore {
     repository: String,
     /// The host and repository in the images' names; another one than the host that is asked, for a mirror.
     origin: Origin,
-    memory: ReferrersMemory,
+    memory: Arc<ReferrersMemory>,
 }
 
 impl RepositoryStore {
     pub(super) fn new(client: Arc<RegistryClient>, repository: &str) -> RepositoryStore {
         let origin = Origin { host: client.host.clone(), repository: repository.to_owned() };
-        RepositoryStore { client, repository: repository.to_owned(), origin, memory: ReferrersMemory::default() }
+        let memory = client.referrers.repository(repository);
+        RepositoryStore { client, repository: repository.to_owned(), origin, memory }
     }
 
     /// This repository as a mirror of `origin`: its images have the names of `origin`.
@@ -260,7 +261,7 @@ impl Store for RepositoryStore {
     }
 
     fn digest_tagged(&self, subject: &Digest) -> Result<Vec<(String, Descriptor)>> {
-        let tags = referrers::possible_digest_tags(&self.client, self.repository(), subject, &self.memory)?;
+        let tags = self.memory.possible_digest_tags(&self.client, self.repository(), subject)?;
         let found = parallel::try_map(&tags, self.parallel_reads(), |tag| self.resolve_tag(tag))?;
         let found: Vec<_> = tags.into_iter().zip(found).filter_map(|(tag, found)| Some((tag, found?))).collect();
         found.iter().for_each(|(tag, _)| self.memory.saw_tag(tag));

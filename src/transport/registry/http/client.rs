@@ -25,6 +25,7 @@ use crate::transport::registry::auth::token::Scope;
 use crate::transport::registry::options::{Access, Insecure};
 use crate::transport::registry::push::body_limit::BodyLimit;
 use crate::transport::registry::push::book::BlobBook;
+use crate::transport::registry::referrers_memory::ReferrersMemories;
 use std::io::{self, Read};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -50,6 +51,8 @@ pub struct RegistryClient {
     pub bodies: Arc<BodyLimit>,
     /// The blobs that the copies of the run have stored.
     pub blobs: Arc<BlobBook>,
+    /// The properties of its repositories' referrers.
+    pub referrers: Arc<ReferrersMemories>,
     /// The pulls that the host allows.
     pub pulls: Arc<PullLimit>,
     /// The limit on requests to the host, also of other registries at this host.
@@ -81,6 +84,7 @@ impl RegistryClient {
             auth: Arc::default(),
             throttle: Arc::default(),
             blobs: Arc::default(),
+            referrers: Arc::default(),
             pulls: Arc::default(),
             window,
             cache_warned: Arc::default(),

@@ -3,8 +3,8 @@
 //!
 //! A blob counts as stored after its verified bytes were committed, or the registry answered that it has it. An upload is
 //! entered while it lasts; a copy of another image may wait for it. Waiting threads hold no permit of the host's window
-//! and no reservation, so that copies cannot wait for each other. If an upload stalls, the waiting copy sends
-//! the blob itself.
+//! and no reservation, so that copies cannot wait for each other. If an upload stalls after its first bytes, the waiting
+//! copy sends the blob itself.
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -40,10 +40,16 @@ struct BlobEntry {
     size: Option<u64>,
     /// The repositories that have the blob.
     stored: Vec<Arc<str>>,
-    /// The repositories to which it is sent.
-    uploads: Vec<Arc<str>>,
+    uploads: Vec<BlobUpload>,
     /// The number of writes of its uploads.
     progress: u64,
+}
+
+/// An upload of a blob.
+struct BlobUpload {
+    repository: Arc<str>,
+    /// Its first bytes were read. Before, it waits for other transfers, and does not stall.
+    has_begun: bool,
 }
 
 /// A question about a blob.
@@ -84,9 +90,13 @@ impl BlobBook {
             if let Some(other) = entry.stored.iter().find(can_mount).filter(|_| self.may_mount()) {
                 return Ok(BlobPlace::Elsewhere(other.clone()));
             }
-            let helps = |upload: &Arc<str>| upload == query.repository || self.may_mount() && can_mount(&upload);
-            let Some(stall) = query.wait.filter(|_| entry.uploads.iter().any(helps)) else { break };
+            let helps = |upload: &&BlobUpload| {
+                upload.repository == *query.repository || self.may_mount() && can_mount(&&upload.repository)
+            };
+            let helpful = entry.uploads.iter().filter(helps);
+            let Some(stall) = query.wait.filter(|_| helpful.clone().next().is_some()) else { break };
             match waited {
+                _ if helpful.clone().any(|upload| !upload.has_begun) => waited = None,
                 Some((progress, since)) if progress == entry.progress && since.elapsed() >= stall => break,
                 Some((progress, _)) if progress == entry.progress => {}
                 _ => waited = Some((entry.progress, Instant::now())),
@@ -102,7 +112,7 @@ impl BlobBook {
     }
 
     fn reserve_in(self: &Arc<Self>, blobs: &mut Blobs, digest: &Digest, repository: &Arc<str>) -> Reservation {
-        blobs.entry(*digest).or_default().uploads.push(repository.clone());
+        blobs.entry(*digest).or_default().uploads.push(BlobUpload { repository: repository.clone(), has_begun: false });
         Reservation { book: self.clone(), digest: *digest, repository: repository.clone() }
     }
 
@@ -154,6 +164,8 @@ impl Reservation {
     pub fn progressed(&self) {
         if let Some(entry) = self.book.blobs().get_mut(&self.digest) {
             entry.progress = entry.progress.wrapping_add(1);
+            let own = entry.uploads.iter_mut().filter(|upload| upload.repository == self.repository);
+            own.for_each(|upload| upload.has_begun = true);
         }
     }
 }
@@ -163,7 +175,7 @@ impl Drop for Reservation {
         let mut blobs = self.book.blobs();
         let is_full = blobs.len() > MAX_BLOBS;
         if let Some(entry) = blobs.get_mut(&self.digest) {
-            if let Some(at) = entry.uploads.iter().position(|upload| *upload == self.repository) {
+            if let Some(at) = entry.uploads.iter().position(|upload| upload.repository == self.repository) {
                 entry.uploads.swap_remove(at);
             }
             if entry.uploads.is_empty() && (entry.stored.is_empty() || is_full) {
@@ -234,8 +246,22 @@ mod tests {
     #[test]
     fn an_upload_that_stalls_is_not_waited_for() {
         let (book, [a, b]) = (Arc::new(BlobBook::default()), names());
-        let _stalled = place(&book, "x", &a, None);
+        let BlobPlace::Unknown(stalled) = place(&book, "x", &a, None) else { panic!("nothing is known yet") };
+        stalled.progressed();
         assert!(matches!(place(&book, "x", &b, Some(Duration::ZERO)), BlobPlace::Unknown(_)));
+    }
+
+    #[test]
+    fn an_upload_that_waits_for_its_first_bytes_does_not_stall() {
+        let (book, [a, b]) = (Arc::new(BlobBook::default()), names());
+        let BlobPlace::Unknown(upload) = place(&book, "x", &a, None) else { panic!("nothing is known yet") };
+        let (answers, answer) = channel();
+        let waiting = book.clone();
+        let thread = thread::spawn(move || answers.send(place(&waiting, "x", &b, Some(Duration::ZERO))).unwrap());
+        assert!(answer.recv_timeout(3 * POLL_INTERVAL).is_err());
+        upload.progressed();
+        assert!(matches!(answer.recv().unwrap(), BlobPlace::Unknown(_)));
+        thread.join().unwrap();
     }
 
     #[test]

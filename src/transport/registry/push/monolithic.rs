@@ -19,8 +19,7 @@ pub struct MonolithicUpload {
 
 impl MonolithicUpload {
     pub fn new(target: Target, session: Option<Session>, announced: (Digest, u64)) -> MonolithicUpload {
-        let bytes = Vec::with_capacity(announced.1.min(MAX_MONOLITHIC_BYTES) as usize);
-        MonolithicUpload { target, session, announced, bytes }
+        MonolithicUpload { target, session, announced, bytes: Vec::new() }
     }
 }
 
@@ -28,6 +27,10 @@ impl BlobWriter for MonolithicUpload {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         if (self.bytes.len() + bytes.len()) as u64 > self.announced.1 {
             return Err(Error::invalid("a blob has more bytes than were announced"));
+        }
+        // Not before the first bytes: many blobs may wait for them.
+        if self.bytes.is_empty() {
+            self.bytes.reserve_exact(self.announced.1.min(MAX_MONOLITHIC_BYTES) as usize);
         }
         self.bytes.extend_from_slice(bytes);
         Ok(())
