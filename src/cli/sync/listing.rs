@@ -77,7 +77,7 @@ pub fn find(
         EntrySource::Listed(_, tags) => Ok(Found::Tags { tags: tags.clone(), source: SourceTags::Literal(tags.len()) }),
         EntrySource::Other(_) => Ok(Found::Whole),
         EntrySource::Filtered(repository, _) => match filtered.remove(&at) {
-            Some(Ok((tags, _))) if tags.is_empty() => Err(Error::not_found(format!(
+            Some(Ok((_, SourceTags::Listed { selected: 0, .. }))) => Err(Error::not_found(format!(
                 "{}: no tag of {} passes the filter",
                 entry.place,
                 repository.full_repository()

@@ -1,6 +1,7 @@
 //! `imgmv sync`: copies many images, by a list, a pattern or the file of another tool.
 
 use crate::cli::address::help::PLACES;
+use crate::cli::ask;
 use crate::cli::context::CliRun;
 use crate::cli::copy_many;
 use crate::cli::open::copy_options::CopyOptions;
@@ -69,7 +70,8 @@ pub struct SetOptions {
     /// Copy the digests of the lock file, and list no tags. A missing image fails
     #[arg(long, env = "IMGMV_LOCKED", value_parser = FalseyValueParser::new())]
     locked: bool,
-    /// Lock file: a run without --locked writes the digest of each image to it [default with --locked: SRC.lock]
+    /// Lock file: a run without --locked writes the digest of each image to it, if no image failed [default with
+    /// --locked: SRC.lock]
     #[arg(long, value_name = "FILE", env = "IMGMV_LOCK_FILE")]
     lock_file: Option<PathBuf>,
     /// Write the images that failed to FILE, as SRC of the next run
@@ -150,6 +152,9 @@ impl SyncVerb {
             strict: self.set.strict,
             allow_empty: self.options.copying.transfer.allow_empty,
         };
+        if self.set.delete && !self.set.yes && !self.options.copying.transfer.dry_run && !ask::can_ask() {
+            return Err(Error::usage("--delete: this is not a terminal, so imgmv cannot ask; add --yes or --dry-run"));
+        }
         let mut set = documents::read(&self.src, documents, run)?;
         self.options.network.documented = Arc::new(DocumentHosts::new(std::mem::take(&mut set.hosts)));
         self.limit_to_latest(&mut set.entries)?;
@@ -174,7 +179,7 @@ impl SyncVerb {
         outcomes.extend(self.copy_all(&jobs, lock.as_ref(), run));
         run.cancel.check()?;
         // An error of these files must not hide the answer.
-        let written = self.write_files(&outcomes, &entries);
+        let written = self.write_files(&outcomes, &entries, run);
         let deletion = GoneOptions { limit: self.set.delete_max, yes: self.set.yes };
         let gone = match &mut destinations {
             Some(destinations) => {
@@ -272,7 +277,7 @@ impl SyncVerb {
     }
 
     /// Writes the lock file and the list of failures.
-    fn write_files(&self, outcomes: &[Outcome], entries: &[SyncEntry]) -> Result<()> {
+    fn write_files(&self, outcomes: &[Outcome], entries: &[SyncEntry], run: &CliRun) -> Result<()> {
         if self.options.copying.transfer.dry_run {
             return Ok(());
         }
@@ -282,10 +287,12 @@ impl SyncVerb {
         if let Some(file) = &self.set.failed_file {
             write(file, &failures::text(outcomes, entries))?;
         }
-        match &self.set.lock_file {
-            Some(file) if !self.set.locked => write(file, &locked(outcomes).text()),
-            _ => Ok(()),
+        let Some(file) = self.set.lock_file.as_ref().filter(|_| !self.set.locked) else { return Ok(()) };
+        if outcomes.iter().any(|outcome| outcome.result.is_err()) {
+            run.watch().say(&format!("{} is not written, since an image failed", file.display()));
+            return Ok(());
         }
+        write(file, &locked(outcomes).text())
     }
 
     /// The content of standard output. Reserves it if it is an archive.

@@ -124,7 +124,12 @@ fn filter(selection: Value<'_>, set: &mut SetBuilder<'_>) -> Result<Tags> {
                 latest => filter.latest = Some(latest),
             },
             "with" => filter.with = literals(value, set)?.into_iter().map(|tag| tag.from).collect(),
-            _ => set.skip(field),
+            // Without the key another set of tags would be copied.
+            key => {
+                return Err(value.problem(format!(
+                    "tags has no key {key:?}; expected regex, glob, not, semver, prerelease, latest or with"
+                )));
+            }
         }
         lists_tags |= !matches!(field.key, "with" | "prerelease");
     }

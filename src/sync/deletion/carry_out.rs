@@ -41,7 +41,11 @@ impl ApprovedRepository {
                 }
                 Ok(Step::Spared(reason)) => {
                     report.spare([deletion], &reason);
-                    if matches!(reason, SparedReason::Unsupported(_)) {
+                    if let SparedReason::Unsupported(answer) = &reason {
+                        report.error = Some(Error::failed(format!(
+                            "{}: the registry cannot delete tags ({answer}); nothing was deleted there",
+                            self.plan().repository
+                        )));
                         // Every other tag gets the same answer.
                         report.spare(planned.by_ref(), &reason);
                     }
