@@ -256,3 +256,12 @@ fn an_image_that_two_entries_have_is_copied_once() {
     assert_eq!(output.stdout.lines().count(), 2, "{}", output.stdout);
     assert_eq!(scene.to.count("PUT", "/x/manifests/1"), 1);
 }
+
+#[test]
+fn a_dry_run_counts_a_blob_that_several_images_share_once() {
+    let (scene, list) = three();
+    let plan = scene.synced(&[&list, "TO/", "--dry-run", "--json"]);
+    let run = scene.synced(&[&list, "TO/", "--json"]);
+    let count = |output: &str| serde_json::from_str::<Value>(output).unwrap()["transferred"].clone();
+    assert_eq!(count(&plan.stdout), count(&run.stdout));
+}

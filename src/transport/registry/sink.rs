@@ -192,7 +192,7 @@ impl Sink for RepositorySink {
     fn missing(&self, upcoming: Upcoming<'_>) -> Result<Missing> {
         let dry_run = matches!(upcoming, Upcoming::Blobs { dry_run: true, .. });
         let mut blobs = upcoming.into_blobs();
-        blobs.retain(|blob| !(dry_run && matches!(self.target.head_blob(&blob.digest), Ok(Some(_)))));
+        blobs.retain(|blob| !dry_run || self.placement.would_send(&blob.digest, blob.size));
         Ok(Missing::new(blobs))
     }
 

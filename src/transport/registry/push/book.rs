@@ -131,6 +131,18 @@ impl BlobBook {
         self.changed.notify_all();
     }
 
+    /// Records that `repository` has the blob, unless one has it already. Returns whether none had it.
+    pub fn claim(&self, digest: &Digest, size: u64, repository: &Arc<str>) -> bool {
+        let mut blobs = self.blobs();
+        let is_new = blobs.get(digest).is_none_or(|entry| entry.stored.is_empty());
+        if is_new && blobs.len() < MAX_BLOBS {
+            let entry = blobs.entry(*digest).or_default();
+            entry.size = Some(size);
+            entry.stored.push(repository.clone());
+        }
+        is_new
+    }
+
     /// Records the answer to a request to mount.
     pub fn record_mount(&self, mounted: bool) {
         if mounted { &self.mounts } else { &self.refuses_mounts }.store(true, Ordering::Relaxed);

@@ -88,6 +88,13 @@ impl Placement {
         Ok(Decision::Upload(session, reservation))
     }
 
+    /// Whether a copy would send the blob `digest`, of `size` bytes. A dry run asks this; a blob that another image of the
+    /// run sends counts as stored from then on.
+    pub fn would_send(&self, digest: &Digest, size: u64) -> bool {
+        let is_first = self.target.client.blobs.claim(digest, size, &self.repository);
+        is_first && !matches!(self.target.head_blob(digest), Ok(Some(_)))
+    }
+
     /// Opens `writer`, whose blob gets into the book once it is stored.
     pub fn booked<'a>(&self, writer: impl BlobWriter + 'a, reservation: Option<Reservation>) -> Begin<'a> {
         let book = self.target.client.blobs.clone();
