@@ -15,5 +15,7 @@ mod failures;
 mod killed;
 #[path = "sync/locked.rs"]
 mod locked;
+#[path = "sync/memory.rs"]
+mod memory;
 #[path = "sync/scene.rs"]
 mod scene;

@@ -8,13 +8,15 @@ use crate::transport::registry::Prefix;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 /// An entry whose addresses are valid.
 pub struct SyncEntry {
     /// The place in the document, for messages.
     pub place: Box<str>,
     pub source: EntrySource,
-    pub targets: Vec<Target>,
+    /// Entries with the same destinations share them.
+    pub targets: Arc<[Target]>,
     /// Empty: those of the command line.
     pub platforms: Vec<Platform>,
     /// None: as the command line says.
@@ -26,7 +28,7 @@ pub enum EntrySource {
     /// Listed tags or digests of a repository.
     Listed(Reference, Vec<ListedTag>),
     /// The tags of a repository that pass a filter.
-    Filtered(Reference, TagFilter),
+    Filtered(Reference, Box<TagFilter>),
     /// Any other source of a copy, as written.
     Other(Box<dyn Address>),
 }
@@ -55,19 +57,23 @@ pub enum TargetKind {
 }
 
 impl SyncEntry {
-    /// Parses the addresses of `entry`. Its images go to `defaults` if the entry has no destination.
+    /// Parses the addresses of `entry`. Its images go to `defaults` if the entry has no destination. `known` has the
+    /// destinations of the entry before.
     ///
     /// # Errors
     /// - `Usage`, with the place: an address is invalid, or the entry has no destination.
-    pub fn parse(entry: Entry, defaults: &[Box<str>]) -> Result<SyncEntry> {
+    fn parse(entry: Entry, defaults: &[Box<str>], known: &mut Arc<[Target]>) -> Result<SyncEntry> {
         let Entry { place, from, tags, to, platforms, referrers } = entry;
         let words = if to.is_empty() { defaults } else { &to };
-        let parsed = || -> Result<(EntrySource, Vec<Target>)> {
+        let parsed = || -> Result<(EntrySource, Arc<[Target]>)> {
             if words.is_empty() {
                 return Err(Error::usage(format!("{from} has no destination; write DST on the command line")));
             }
             let source = EntrySource::parse(&from, tags)?;
-            Ok((source, words.iter().map(|word| Target::parse(word)).collect::<Result<_>>()?))
+            if !known.iter().map(|target| &target.word).eq(words) {
+                *known = words.iter().map(|word| Target::parse(word)).collect::<Result<_>>()?;
+            }
+            Ok((source, known.clone()))
         };
         let (source, targets) = parsed().map_err(|error| error.at(&place))?;
         let entry = SyncEntry { place, source, targets, platforms, referrers };
@@ -139,7 +145,7 @@ impl EntrySource {
                 EntrySource::Listed(repository, vec![image])
             }
             Tags::Listed(tags) => EntrySource::Listed(repository, tags),
-            Tags::Filtered(filter) => EntrySource::Filtered(repository, filter),
+            Tags::Filtered(filter) => EntrySource::Filtered(repository, Box::new(filter)),
         })
     }
 }
@@ -208,10 +214,14 @@ fn with_host(image: &Reference) -> Reference {
 /// Parses every entry. `defaults` are the destinations of the command line.
 ///
 /// # Errors
-/// - `Usage`: as [`SyncEntry::parse`], or no entry uses `defaults`.
+/// - `Usage`, with the place: an address is invalid, or an entry has no destination. Or no entry uses `defaults`.
 pub fn parse_all(entries: Vec<Entry>, defaults: &[Box<str>]) -> Result<Vec<SyncEntry>> {
     if let ([first, ..], true) = (defaults, !entries.is_empty() && entries.iter().all(|entry| !entry.to.is_empty())) {
         return Err(Error::usage(format!("{first} is not used: every entry has its own destination; remove DST")));
     }
-    entries.into_iter().map(|entry| SyncEntry::parse(entry, defaults)).collect()
+    let (mut parsed, mut known) = (Vec::with_capacity(entries.len()), Arc::default());
+    for entry in entries {
+        parsed.push(SyncEntry::parse(entry, defaults, &mut known)?);
+    }
+    Ok(parsed)
 }

@@ -48,7 +48,7 @@ pub fn text(outcomes: &[Outcome], entries: &[SyncEntry]) -> String {
 }
 
 fn is_written_once(outcome: &Outcome, entries: &[SyncEntry]) -> bool {
-    let targets = entries.get(outcome.entry).into_iter().flat_map(|entry| &entry.targets);
+    let targets = entries.get(outcome.entry).into_iter().flat_map(|entry| &*entry.targets);
     targets.into_iter().any(|target| matches!(target.kind, TargetKind::Once) && *target.word == *outcome.to)
 }
 

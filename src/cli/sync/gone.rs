@@ -60,7 +60,7 @@ impl Destinations {
     pub fn new(entries: &[SyncEntry], found: &[Result<Found>], keep_host: bool) -> Result<Destinations> {
         let mut destinations = Destinations { scope: Scope::default(), addresses: BTreeMap::new() };
         for (entry, found) in entries.iter().zip(found) {
-            for target in &entry.targets {
+            for target in &*entry.targets {
                 destinations.add(entry, target, found, keep_host)?;
             }
         }

@@ -247,7 +247,7 @@ impl SyncVerb {
             Transfer { options: &self.options, lock, copies, slots: TransferSlots::default(), reserved: &reserved };
         let names: Vec<String> = jobs.each.iter().map(Job::from).collect();
         let copied = copy_many::run_all(&names, copies, run, |at, run| transfer.copy(&jobs.each[at], run));
-        let mut outcomes = Vec::new();
+        let mut outcomes = Vec::with_capacity(copied.len());
         for (job, result) in jobs.each.iter().zip(copied) {
             match result {
                 Ok(copied) => outcomes.extend(copied),
@@ -297,7 +297,7 @@ impl SyncVerb {
 
     /// The content of standard output. Reserves it if it is an archive.
     fn stdout(&self, entries: &[SyncEntry], run: &CliRun) -> Result<Stdout> {
-        let is_archive = entries.iter().flat_map(|entry| &entry.targets).any(|target| &*target.word == "-");
+        let is_archive = entries.iter().flat_map(|entry| &*entry.targets).any(|target| &*target.word == "-");
         match is_archive && !self.options.copying.transfer.dry_run {
             true => open::stdout_for_archive(run).map(|()| Stdout::Archive),
             false => Ok(Stdout::Answer),

@@ -8,6 +8,8 @@ use crate::image::Digest;
 use crate::transfer::BlobWriter;
 use crate::transfer::Verified;
 
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Collects a small blob and sends it after verification.
 pub struct MonolithicUpload {
     target: Target,
@@ -43,7 +45,9 @@ impl BlobWriter for MonolithicUpload {
         let mut writer = StreamedUpload::new(self.target.clone(), self.session.take(), Some(blob.stored()));
         let mut from = 0;
         loop {
-            let sent = writer.write(&self.bytes[from..]).and_then(|()| writer.commit(blob));
+            // The upload copies each piece.
+            let mut pieces = self.bytes[from..].chunks(PIECE_BYTES);
+            let sent = pieces.try_for_each(|piece| writer.write(piece)).and_then(|()| writer.commit(blob));
             match sent {
                 Ok(()) => return Ok(()),
                 Err(error) => from = writer.recover(error)? as usize,
