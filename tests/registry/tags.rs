@@ -4,7 +4,9 @@ use super::support::web::{Body, Request, Response, Web};
 use super::*;
 use imgmv::internals::tag_filter::{TagFilter, TagPattern};
 use imgmv::{Kind, TagListing};
+use std::collections::HashSet;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TAGS_PER_PAGE: usize = 500;
 const TAGS: usize = 1_000_000;
@@ -39,9 +41,18 @@ fn visit(host: &str) -> imgmv::Result<(Vec<String>, TagListing)> {
 
 #[test]
 fn a_million_tags_pass_a_filter_in_64_mib() {
-    let web =
-        paged(TAGS / TAGS_PER_PAGE, |nth| Response::json(200, &page(nth * TAGS_PER_PAGE..(nth + 1) * TAGS_PER_PAGE)));
-    // The memory is that of a process, which the double must not share.
+    filter_in_a_child(TAGS_PER_PAGE);
+}
+
+/// docker-registry 2.8 ignores the number of tags that a client requests for a page.
+#[test]
+fn a_million_tags_in_one_page_pass_a_filter_in_64_mib() {
+    filter_in_a_child(TAGS);
+}
+
+/// Filters a million tags. The memory is that of a process, which the double must not share.
+fn filter_in_a_child(per_page: usize) {
+    let web = paged(TAGS / per_page, move |nth| Response::json(200, &page(nth * per_page..(nth + 1) * per_page)));
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", "tags::child"])
         .env("TAGS_HOST", web.address.to_string())
@@ -53,7 +64,7 @@ fn a_million_tags_pass_a_filter_in_64_mib() {
 }
 
 #[test]
-#[ignore = "run by a_million_tags_pass_a_filter_in_64_mib"]
+#[ignore = "run by filter_in_a_child"]
 fn child() {
     let Ok(host) = std::env::var("TAGS_HOST") else { return };
     let include = vec![TagPattern::regex(r"^1\.\d*7-").unwrap()];
@@ -91,7 +102,34 @@ fn a_list_that_fails_in_the_middle_is_an_error_and_never_a_short_list() {
                 Response::new(200).body(Body::Part { to: bytes.len(), bytes, from: 0, cut: Some(60) })
             },
             Kind::Network,
-            "app",
+            "the list of tags of app",
+        ),
+        (
+            "a broken connection in a long page",
+            || {
+                let bytes = Arc::new(page(10..200_000).into_bytes());
+                Response::new(200).body(Body::Part { to: bytes.len(), from: 0, cut: Some(bytes.len() - 9), bytes })
+            },
+            Kind::Network,
+            "the list of tags of app",
+        ),
+        (
+            "half of a long document",
+            || Response::json(200, page(10..200_000).trim_end_matches("]}")),
+            Kind::Invalid,
+            "not a tag list",
+        ),
+        (
+            "a web page after a list",
+            || Response::json(200, &(page(10..20) + "<html>")),
+            Kind::Invalid,
+            "not a tag list",
+        ),
+        (
+            "a page above 256 MiB",
+            || Response::json(200, &page(10..20)).with("Content-Length", "268435457"),
+            Kind::Invalid,
+            "the list of tags of app from 127.0.0.1 is larger than 268435456 bytes",
         ),
         ("a page twice", || Response::json(200, &page(0..10)), Kind::Invalid, "form a loop"),
         (
@@ -115,6 +153,20 @@ fn a_list_that_fails_in_the_middle_is_an_error_and_never_a_short_list() {
             assert!(error.to_string().contains(words), "{what}: {error}");
         }
     }
+}
+
+#[test]
+fn a_page_that_breaks_is_requested_again_and_not_counted_twice() {
+    let requests = AtomicUsize::new(0);
+    let web = paged(1, move |_| {
+        let bytes = Arc::new(page(0..999).replacen('[', r#"["a/b","#, 1).into_bytes());
+        let cut = (requests.fetch_add(1, Ordering::SeqCst) == 0).then_some(bytes.len() - 9);
+        Response::new(200).body(Body::Part { to: bytes.len(), bytes, from: 0, cut })
+    });
+    let (tags, listing) = visit(&web.address.to_string()).unwrap();
+    assert!(tags.len() > 999, "the first answer was not visited");
+    assert_eq!(tags.iter().collect::<HashSet<_>>().len(), 999);
+    assert_eq!(listing, TagListing { skipped: 1, may_be_cut: true });
 }
 
 #[test]

@@ -217,13 +217,25 @@ impl RegistryClient {
     /// Reads a small document: the complete body of a response of status 200. Reading shares the retries of the
     /// request.
     pub fn document(&self, call: &Call, scope: &Scope, what: &str, limit: u64) -> Result<(Response, Vec<u8>)> {
+        self.read_body(call, scope, what, |response| response.bytes(limit, what))
+    }
+
+    /// Calls `read` for a response of status 200. A `Network` error of `read` repeats the request and the call, within
+    /// the retries of the request.
+    pub fn read_body<T>(
+        &self,
+        call: &Call,
+        scope: &Scope,
+        what: &str,
+        mut read: impl FnMut(&mut Response) -> Result<T>,
+    ) -> Result<(Response, T)> {
         let mut retries = self.retry_policy(0);
         loop {
             // 404 is a final response: some registries redirect every read to another registry.
             let response = self.get(call, scope, what, &[400, 401, 403, 410])?;
             let mut response = self.expect(response, &[200], scope, what)?;
-            match response.bytes(limit, what) {
-                Ok(bytes) => return Ok((response, bytes)),
+            match read(&mut response) {
+                Ok(content) => return Ok((response, content)),
                 Err(error) if error.kind() == Kind::Network && retries.may_retry() && !self.cancel.raised() => {
                     retries.wait(what, &error.to_string(), None)?;
                 }

@@ -1,5 +1,6 @@
 //! One HTTP request and its response: connections and time-outs. `client.rs` adds redirects, retries and credentials.
 
+mod body_reader;
 pub(super) mod client;
 pub(super) mod connect;
 pub(super) mod error_body;
@@ -17,6 +18,7 @@ use super::options::Access;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::rate_limit::{Limit, Limited};
+use body_reader::BodyReader;
 use connect::{RegistryConnector, StallRules, early};
 use proxy::{Proxies, Proxy, ProxyKind};
 use std::{
@@ -25,7 +27,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-use transport_error::{TransportError, from_body};
+use transport_error::TransportError;
 use ureq::config::Config;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, header};
 use ureq::{Agent, Body, SendBody};
@@ -313,34 +315,22 @@ impl Response {
         Limited::new(self.body.into_with_config().limit(u64::MAX).reader(), self.limit.as_ref())
     }
 
-    /// Reads the complete body, at most `limit` bytes and within four time-outs. A longer body is `Invalid`.
+    /// Streams the body, at most `limit` bytes. Each 4 MiB must arrive within four time-outs. The errors of the reader
+    /// carry an [`Error`]; a longer body is `Invalid`.
+    pub fn reader(&mut self, limit: u64, what: &str) -> Result<BodyReader<ureq::BodyReader<'_>>> {
+        let length = self.length();
+        let subject = format!("{what} from {}", self.url.host_str().unwrap_or_default());
+        let body = self.body.with_config().limit(u64::MAX).reader();
+        let reader = BodyReader::new(body, subject, limit, self.read_timeout, self.limit.as_ref());
+        length.map_or(Ok(()), |length| reader.check_length(length))?;
+        Ok(reader)
+    }
+
+    /// Reads the complete body within the limits of [`Response::reader`].
     pub fn bytes(&mut self, limit: u64, what: &str) -> Result<Vec<u8>> {
-        let too_long = |host: &str| Error::invalid(format!("{what} from {host} is larger than {limit} bytes"));
-        let host = self.url.host_str().unwrap_or_default().to_owned();
-        if self.length().is_some_and(|length| length > limit) {
-            return Err(too_long(&host));
-        }
-        let limited = self.limit.as_ref().map_or(Duration::ZERO, |rate| rate.duration_of(limit));
-        let deadline = Instant::now() + self.read_timeout + limited;
-        let mut reader = self.body.with_config().limit(u64::MAX).reader();
-        let mut reader = Limited::new(&mut reader, self.limit.as_ref());
-        let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
-        loop {
-            let n = reader.read(&mut buffer).map_err(|e| match from_body(e) {
-                TransportError::Permanent(error) => error,
-                fault => Error::network(format!("{what} from {host}: {fault}")),
-            })?;
-            if n == 0 {
-                return Ok(bytes);
-            }
-            bytes.extend_from_slice(&buffer[..n]);
-            if bytes.len() as u64 > limit {
-                return Err(too_long(&host));
-            }
-            if Instant::now() > deadline {
-                return Err(Error::network(format!("{what} from {host} arrives too slowly")));
-            }
-        }
+        let mut bytes = Vec::new();
+        self.reader(limit, what)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Reads a short rest of the body, so that the connection can be reused.

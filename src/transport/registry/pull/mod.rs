@@ -1,6 +1,7 @@
 //! Pulling from a repository: manifests, blobs, ranges, tags.
 
 pub(super) mod blob;
+mod bounded_json;
 pub(super) mod foreign_layer;
 pub(super) mod manifest;
 pub(super) mod ranges;

@@ -9,7 +9,7 @@ const MAX_QUOTED_ENTRIES: usize = 3;
 const MAX_QUOTED_CHARS: usize = 60;
 
 /// The skipped entries of one list.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Skipped {
     count: usize,
     quoted: Vec<String>,

@@ -1,23 +1,40 @@
-//! One page of a list of tags, parsed entry by entry: a tree of a long page would need many times its memory.
+//! One page of a list of tags, parsed entry by entry as its bytes arrive: the memory does not depend on its length.
 
+use super::bounded_json::BoundedJson;
 use crate::error::{Error, Result};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
+use std::io::{self, BufReader, Read};
 
-/// Calls `visit` for each entry of `page`; an array or object arrives empty. Returns the number of entries; `None` if
-/// the page is not a list of tags. A repository without tags may have `tags` null or missing.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// The end of one page.
+#[derive(Debug)]
+pub enum PageEnd {
+    /// The page is a list with this number of entries.
+    List(usize),
+    /// The page is not a complete list of tags, or has a string or a depth that imgmv does not read.
+    NotAList,
+    /// `visit` failed.
+    Stopped(Error),
+}
+
+/// Calls `visit` for each entry of `page`; an array or object arrives empty. A repository without tags may have `tags`
+/// null or missing. Entries are visited before the end of the page is known.
 ///
 /// # Errors
-/// The first error of `visit`.
-pub fn visit(page: &[u8], visit: &mut dyn FnMut(Value) -> Result<()>) -> Result<Option<usize>> {
+/// The [`Error`] that an error of `page` carries.
+pub fn visit(page: impl Read, visit: &mut dyn FnMut(Value) -> Result<()>) -> Result<PageEnd> {
     let mut state = Page { visit, count: 0, is_list: false, stopped: None };
-    let mut parser = serde_json::Deserializer::from_slice(page);
+    let page = BufReader::with_capacity(BUFFER_BYTES, BoundedJson::new(page));
+    let mut parser = serde_json::Deserializer::from_reader(page);
     let parsed = (&mut parser).deserialize_map(&mut state).and_then(|()| parser.end());
     match (state.stopped, parsed) {
-        (Some(error), _) => Err(error),
-        (None, Ok(())) if state.is_list => Ok(Some(state.count)),
-        (None, _) => Ok(None),
+        (Some(error), _) => Ok(PageEnd::Stopped(error)),
+        (None, Ok(())) if state.is_list => Ok(PageEnd::List(state.count)),
+        (None, Ok(())) => Ok(PageEnd::NotAList),
+        (None, Err(error)) => Error::carried(io::Error::from(error)).map_or(Ok(PageEnd::NotAList), Err),
     }
 }
 
@@ -149,13 +166,18 @@ mod tests {
 
     fn entries(page: &str) -> Option<Vec<Value>> {
         let mut found = Vec::new();
-        let count = visit(page.as_bytes(), &mut |entry| {
+        let end = visit(page.as_bytes(), &mut |entry| {
             found.push(entry);
             Ok(())
         });
-        let count = count.unwrap()?;
-        assert_eq!(count, found.len());
-        Some(found)
+        match end.unwrap() {
+            PageEnd::List(count) => {
+                assert_eq!(count, found.len());
+                Some(found)
+            }
+            PageEnd::NotAList => None,
+            PageEnd::Stopped(error) => panic!("{error}"),
+        }
     }
 
     #[test]
@@ -186,10 +208,40 @@ mod tests {
     #[test]
     fn an_error_of_the_visitor_ends_the_page() {
         let mut count = 0;
-        let stopped = visit(br#"{"tags":["1","2","3"]}"#, &mut |_| {
+        let end = visit(&br#"{"tags":["1","2","3"]}"#[..], &mut |_| {
             count += 1;
             if count == 2 { Err(Error::interrupted()) } else { Ok(()) }
         });
-        assert_eq!((stopped.unwrap_err().kind(), count), (crate::Kind::Interrupted, 2));
+        let PageEnd::Stopped(error) = end.unwrap() else { panic!("the page did not end") };
+        assert_eq!((error.kind(), count), (crate::Kind::Interrupted, 2));
+    }
+
+    #[test]
+    fn an_error_of_the_reader_is_not_an_end_of_the_page() {
+        /// Fails at its end, as a connection that breaks.
+        struct Broken<'b>(&'b [u8]);
+        impl Read for Broken<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                match self.0.read(buffer)? {
+                    0 => Err(Error::network("the connection was closed").into()),
+                    n => Ok(n),
+                }
+            }
+        }
+        // The last document is complete, and more bytes are promised.
+        for page in [r#"{"tags":["1","2"#, r#"{"tags":["1","2"]"#, r#"{"tags":["1","2"]}"#] {
+            let error = visit(Broken(page.as_bytes()), &mut |_| Ok(())).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Network, "{page}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_one_long_string_is_not_buffered() {
+        for (start, byte) in [(r#"{"tags":[""#, b'a'), (r#"{"tags":["#, b'['), (r#"{""#, b'a')] {
+            let mut rest = io::repeat(byte).take(16 << 20);
+            let end = visit(start.as_bytes().chain(&mut rest), &mut |_| Ok(()));
+            assert!(matches!(end, Ok(PageEnd::NotAList)), "{start}");
+            assert!(rest.limit() > 8 << 20, "{start}: {} bytes are unread", rest.limit());
+        }
     }
 }

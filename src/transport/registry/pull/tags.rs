@@ -1,10 +1,11 @@
 //! The tags of a repository (distribution-spec, "Listing Tags"): all pages, within limits.
 //!
-//! Tags are passed on as each page arrives; the memory does not depend on their number. A list that failed, repeats a page
-//! or has too many pages is an error, never a shorter list.
+//! Tags are passed on as the bytes of a page arrive; the memory depends neither on their number nor on the length of a
+//! page: docker-registry 2.8 sends all tags in one. A list that failed, repeats a page or has too many pages is an
+//! error, never a shorter list.
 
 use super::skipped::Skipped;
-use super::tag_page;
+use super::tag_page::{self, PageEnd};
 use crate::error::{Error, Result};
 use crate::image::{MAX_NAMES, is_tag};
 use crate::source::TagListing;
@@ -17,7 +18,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use ureq::http::Method;
 use url::Url;
 
-const MAX_PAGE_BYTES: u64 = 4 << 20;
+/// More than a million tags of the maximum length.
+const MAX_PAGE_BYTES: u64 = 256 << 20;
 const MAX_PAGES: usize = 2000;
 /// A million tags on pages of 10.
 const MAX_VISITED_PAGES: usize = 100_000;
@@ -44,8 +46,8 @@ pub fn list_within(client: &RegistryClient, repository: &str, max_pages: usize) 
     Ok(listing.map(|_| tags))
 }
 
-/// Calls `visit` for each tag of `repository` as the pages arrive. Entries that are not tags are skipped, reported and
-/// counted. A tag may be visited twice.
+/// Calls `visit` for each tag of `repository` as the bytes arrive. Entries that are not tags are skipped, reported and
+/// counted. A tag may be visited twice: a page that breaks is requested again from its start.
 ///
 /// # Errors
 /// The first error of `visit`, and that of a page. Some tags were visited before it.
@@ -69,26 +71,26 @@ fn visit_within(
     max_pages: usize,
     visit: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Option<TagListing>> {
-    let (scope, what) = (Scope::Pull(repository.to_owned()), format!("repository {repository}"));
+    let scope = Scope::Pull(repository.to_owned());
     let mut url = client.url(&format!("{repository}/tags/list?n={TAGS_PER_PAGE}"))?;
     let (mut skipped, mut pages) = (Skipped::default(), HashSet::new());
     for _ in 0..max_pages {
-        let (response, bytes) = client.document(&Call::new(Method::GET, url), &scope, &what, MAX_PAGE_BYTES)?;
-        let mut page = DefaultHasher::new();
-        let entries = tag_page::visit(&bytes, &mut |entry| {
-            entry.hash(&mut page);
-            match &entry {
-                Value::String(tag) if is_tag(tag) => visit(tag),
-                other => {
-                    skipped.add(other);
-                    Ok(())
-                }
+        let call = Call::new(Method::GET, url);
+        let (response, page) = client.read_body(&call, &scope, &format!("repository {repository}"), |response| {
+            Page::read(response, repository, skipped.clone(), visit)
+        })?;
+        let entries = match page.end {
+            PageEnd::List(entries) => entries,
+            PageEnd::Stopped(error) => return Err(error),
+            PageEnd::NotAList => {
+                return Err(Error::invalid(format!(
+                    "{}: the response for the tags of {repository} is not a tag list",
+                    client.host
+                )));
             }
-        })?;
-        let entries = entries.ok_or_else(|| {
-            Error::invalid(format!("{}: the response for the tags of {repository} is not a tag list", client.host))
-        })?;
-        if entries > 0 && !pages.insert(page.finish()) {
+        };
+        skipped = page.skipped;
+        if entries > 0 && !pages.insert(page.hash) {
             let host = &client.host;
             return Err(Error::invalid(format!(
                 "{host}: the pages of the tags of {repository} form a loop: the registry sent a page twice"
@@ -104,6 +106,39 @@ fn visit_within(
         url = next;
     }
     Ok(None)
+}
+
+/// One page that was read to its end, or to an error of the visitor.
+struct Page {
+    end: PageEnd,
+    /// Of all entries.
+    hash: u64,
+    /// The skipped entries up to this page.
+    skipped: Skipped,
+}
+
+impl Page {
+    /// Visits the tags of the page in `response`. Fails if the body breaks or is too long.
+    fn read(
+        response: &mut Response,
+        repository: &str,
+        mut skipped: Skipped,
+        visit: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Page> {
+        let mut hasher = DefaultHasher::new();
+        let body = response.reader(MAX_PAGE_BYTES, &format!("the list of tags of {repository}"))?;
+        let end = tag_page::visit(body, &mut |entry| {
+            entry.hash(&mut hasher);
+            match &entry {
+                Value::String(tag) if is_tag(tag) => visit(tag),
+                other => {
+                    skipped.add(other);
+                    Ok(())
+                }
+            }
+        })?;
+        Ok(Page { end, hash: hasher.finish(), skipped })
+    }
 }
 
 /// The next page, from `Link: <…>; rel="next"` (RFC 8288). It must be at the registry's own origin.
