@@ -19,6 +19,9 @@ pub enum Release {
 
 pub const RELEASES: [Release; 2] = [Release::Containerd16, Release::Containerd21];
 
+/// The NRI plugin has one socket on the whole host, on which two daemons that start together fail.
+const CONFIG: &str = "version = 2\ndisabled_plugins = [\"io.containerd.nri.v1.nri\"]\n";
+
 pub struct Containerd {
     pub release: Release,
     folder: tempfile::TempDir,
@@ -68,7 +71,8 @@ impl Containerd {
     pub fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.at("log")).unwrap();
         let mut command = Command::new(&self.server);
-        command.args(["--config", "/dev/null", "--root", &self.at("data"), "--state", &self.at("state")]);
+        fs::write(self.at("config.toml"), CONFIG).unwrap();
+        command.args(["--config", &self.at("config.toml"), "--root", &self.at("data"), "--state", &self.at("state")]);
         command.args(["--address", &self.socket()]).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(Daemon(command.spawn().unwrap()));

@@ -127,7 +127,10 @@ impl Peer {
                 set("DOCKER_HOST", format!("unix://{}", at("sock")));
             }
             Engine::Ctr | Engine::Nerdctl => {
-                command.args(["--config", "/dev/null", "--root", &at("data"), "--state", &at("state")]);
+                // The NRI plugin has one socket on the whole host, on which two daemons that start together fail.
+                let config = "version = 2\ndisabled_plugins = [\"io.containerd.nri.v1.nri\"]\n";
+                fs::write(at("config.toml"), config).unwrap();
+                command.args(["--config", &at("config.toml"), "--root", &at("data"), "--state", &at("state")]);
                 command.args(["--address", &at("sock")]);
                 set("CONTAINERD_ADDRESS", at("sock"));
             }
