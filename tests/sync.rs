@@ -17,5 +17,7 @@ mod killed;
 mod locked;
 #[path = "sync/memory.rs"]
 mod memory;
+#[path = "sync/real.rs"]
+mod real;
 #[path = "sync/scene.rs"]
 mod scene;
