@@ -9,6 +9,7 @@ fuzz_target!(|document: &[u8]| {
     for allow_templates in [false, true] {
         let options = ReadOptions {
             allow_templates,
+            allow_empty: false,
             env: &|name| (name.len() < 9).then(|| "s3cret".to_owned()),
             file: &|_| Ok("s3cret\n".to_owned()),
         };
