@@ -188,7 +188,9 @@ fn a_full_disk_leaves_the_old_image_and_is_not_tried_twice() {
             let large: Vec<u64> = (1..=layers).collect();
             let error = far.copy(&version(&large, Coding::Raw)).err().unwrap();
             assert_eq!(error.kind(), Failure::RemoteHost, "{kind:?}: {error}");
-            assert!(error.to_string().contains("no space left on device"), "{kind:?}: {error}");
+            // podman 4.3 sometimes crashes in its tar-split code instead.
+            let crashed = kind == Kind::Podman4 && error.to_string().contains("ended with status 2");
+            assert!(crashed || error.to_string().contains("no space left on device"), "{kind:?}: {error}");
             assert!(!error.to_string().contains("sending everything"), "{kind:?}: {error}");
             assert_eq!(far.peer.id(APP), before, "{kind:?}");
             assert_eq!(far.left_over(), "", "{kind:?}");
