@@ -265,3 +265,20 @@ fn a_dry_run_counts_a_blob_that_several_images_share_once() {
     let count = |output: &str| serde_json::from_str::<Value>(output).unwrap()["transferred"].clone();
     assert_eq!(count(&plan.stdout), count(&run.stdout));
 }
+
+#[test]
+fn a_shared_blob_is_read_once_for_several_destinations_too() {
+    let scene = Scene::new();
+    let shared = noise(1, 3_000_000);
+    for nth in 0..6 {
+        scene.from.image("team/app", &format!("v{nth}"), &[&shared, &noise(nth + 10, 2000)]);
+    }
+    let to = format!("[TO/a/app, TO/b/app, 'oci:{}']", scene.at("mirror"));
+    let document = format!("images:\n- {{from: FROM/team/app, to: {to}, tags: {{regex: v}}}}\n");
+    let document = scene.write("set.yml", &document);
+    let output = scene.synced(&[&document]);
+    assert!(output.stderr.contains("18 new"), "{}", output.stderr);
+    let digest = Digest::of(&shared).to_string();
+    let reads = scene.from.requests().iter().filter(|one| one.method == "GET" && one.path.contains(&digest)).count();
+    assert_eq!(reads, 1);
+}

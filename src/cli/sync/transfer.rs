@@ -31,12 +31,17 @@ pub struct Transfer<'a> {
     pub slots: TransferSlots,
     /// The registries of which only the pulls of `--hub-reserve` are left, each with its error.
     pub reserved: &'a Mutex<BTreeMap<String, Error>>,
+    /// Held by a copy to a layout or to several destinations: the next one finds the blobs that both need.
+    pub turn: &'a Mutex<()>,
 }
 
 impl Transfer<'_> {
     /// Copies the image of `job` to each destination that is written image by image.
     pub fn copy(&self, job: &Job<'_>, run: &CliRun) -> Vec<Outcome> {
         let targets: Vec<&Target> = job.targets().collect();
+        // Only the sinks of a registry know the blobs that other copies are sending.
+        let knows_uploads = matches!(&targets[..], [target] if target.is_registry());
+        let _turn = (!knows_uploads).then(|| lock(self.turn));
         let results = match self.check_pulls(job).and_then(|()| self.open(job, run)) {
             Ok(opened) => self.copy_opened(job, opened, &targets, run),
             Err(error) => targets.iter().map(|_| Err(error.clone())).collect(),

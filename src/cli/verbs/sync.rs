@@ -242,9 +242,9 @@ impl SyncVerb {
     /// Copies every image, several at the same time; then what is written once, one destination after the other.
     fn copy_all(&self, jobs: &Jobs<'_>, lock: Option<&LockFile>, run: &CliRun) -> Vec<Outcome> {
         let copies = usize::from(self.set.parallel).min(jobs.each.len()).max(1);
-        let reserved = Mutex::default();
-        let transfer =
-            Transfer { options: &self.options, lock, copies, slots: TransferSlots::default(), reserved: &reserved };
+        let (reserved, turn) = (Mutex::default(), Mutex::default());
+        let slots = TransferSlots::default();
+        let transfer = Transfer { options: &self.options, lock, copies, slots, reserved: &reserved, turn: &turn };
         let names: Vec<String> = jobs.each.iter().map(Job::from).collect();
         let copied = copy_many::run_all(&names, copies, run, |at, run| transfer.copy(&jobs.each[at], run));
         let mut outcomes = Vec::with_capacity(copied.len());
